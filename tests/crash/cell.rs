@@ -63,6 +63,8 @@ pub enum Victim {
     Client,
     /// The same over HTTP/2: it resets its stream.
     Stream,
+    /// The client of the first request reads nothing of its answer, to the end.
+    Stalled,
     /// The task of the first request in A panics.
     Work,
     /// A is stopped gracefully, and restarted.
@@ -143,7 +145,15 @@ impl Cell {
 
         // The first request is sent alone, and stops; its repeats are sent meanwhile.
         let repeats = [a.address, a.address, b.address, b.address, b.address];
+        let mut stalled = None;
         let first = match self.victim {
+            Victim::Stalled => {
+                stalled = Some(Begun::stalled_over_http2(a.address, KEY));
+                let stopped = stop.wait();
+                client.ask_at_once(&repeats);
+                stopped.go_on();
+                None
+            }
             Victim::Client | Victim::Stream => {
                 let begin = if self.victim == Victim::Client { Begun::over_http1 } else { Begun::over_http2 };
                 let mut begun = begin(a.address, KEY);
@@ -177,7 +187,7 @@ impl Cell {
                         thread::sleep(SHORT_LEASE);
                     }
                     Victim::Drained => a.begin_to_stop(),
-                    Victim::Work | Victim::Client | Victim::Stream => {}
+                    Victim::Work | Victim::Client | Victim::Stream | Victim::Stalled => {}
                 }
                 match self.victim {
                     Victim::Work => stopped.panic(),
@@ -207,7 +217,7 @@ impl Cell {
                 assert_eq!(a.exit(), Some(0), "everything in flight is finished");
                 a = start(folder, "a-again", None);
             }
-            Victim::FrozenOwner | Victim::Client | Victim::Stream | Victim::Work => {}
+            Victim::FrozenOwner | Victim::Client | Victim::Stream | Victim::Stalled | Victim::Work => {}
             Victim::Backend => {
                 client.ask_at_once(&[a.address, a.address, b.address, b.address]);
                 backend.restart();
@@ -221,6 +231,9 @@ impl Cell {
             let is_left = self.mode != Mode::Probe && answer.is_problem("outcome-unknown");
             is_left || answer.replayed || answer.is_problem("already-completed")
         });
+
+        // Until here, its client had room for nothing.
+        drop(stalled);
 
         let executions = read_ledger(&backend.ledger);
         audit_as(self.mode, &executions, &client.answers.into_inner().expect("no panic"));
@@ -241,7 +254,7 @@ impl Cell {
         // Short if an owner is lost, so that it shows soon; long otherwise, so that none is taken for lost.
         let lease = match self.victim {
             Victim::Owner | Victim::FrozenOwner | Victim::StoreForLong | Victim::Work => SHORT_LEASE,
-            Victim::Backend | Victim::Store | Victim::Client | Victim::Stream | Victim::Drained => {
+            Victim::Backend | Victim::Store | Victim::Client | Victim::Stream | Victim::Stalled | Victim::Drained => {
                 Duration::from_secs(60)
             }
         };

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustix::net::sockopt::set_socket_linger;
 use tokio::sync::mpsc;
 
@@ -113,6 +114,16 @@ impl Begun {
     }
 
     pub fn over_http2(sidecar: SocketAddr, key: &str) -> Self {
+        // The default (RFC 9113, 6.5.2).
+        Self::with_window(sidecar, key, 65_535)
+    }
+
+    /// It takes not one byte of the content of the answer (RFC 9113, 6.9).
+    pub fn stalled_over_http2(sidecar: SocketAddr, key: &str) -> Self {
+        Self::with_window(sidecar, key, 0)
+    }
+
+    fn with_window(sidecar: SocketAddr, key: &str, window: u32) -> Self {
         let (leave, mut leaving) = mpsc::channel(1);
         let body = body(key);
         let request = http::Request::post("http://shop.example/orders")
@@ -122,7 +133,8 @@ impl Begun {
         let request = request.body(()).expect("a request");
         let talking = async move {
             let stream = tokio::net::TcpStream::connect(sidecar).await.expect("a sidecar that lives listens");
-            let (sender, connection) = h2::client::handshake(stream).await.expect("it speaks HTTP/2");
+            let connecting = h2::client::Builder::new().initial_window_size(window).handshake::<_, Bytes>(stream);
+            let (sender, connection) = connecting.await.expect("it speaks HTTP/2");
             tokio::spawn(connection);
             let mut sender = sender.ready().await.expect("a connection");
             let (answer, mut sending) = sender.send_request(request, false).expect("a stream");

@@ -38,6 +38,7 @@ const REDIS_FOR_LONG: (Victim, &str) = (Victim::StoreForLong, "Redis is away for
 const POSTGRES: (Victim, &str) = (Victim::Store, "PostgreSQL is killed");
 const CLIENT: (Victim, &str) = (Victim::Client, "the client resets its connection");
 const STREAM: (Victim, &str) = (Victim::Stream, "the client resets its stream (HTTP/2)");
+const STALLED: (Victim, &str) = (Victim::Stalled, "the client reads nothing of the answer (HTTP/2)");
 const WORK: (Victim, &str) = (Victim::Work, "a panic");
 const DRAINED: (Victim, &str) = (Victim::Drained, "the owner is told to stop");
 
@@ -65,7 +66,7 @@ const TABLES: [Table; 9] = [
     Table {
         title: "on_unknown = \"hold\"; all processes live",
         steps: &STEPS,
-        columns: Columns::Victims(Mode::Hold, StoreKind::Redis, &[CLIENT, STREAM, DRAINED]),
+        columns: Columns::Victims(Mode::Hold, StoreKind::Redis, &[CLIENT, STREAM, STALLED, DRAINED]),
     },
     Table {
         title: "on_unknown = \"hold\"; records in PostgreSQL",
