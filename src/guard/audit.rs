@@ -188,13 +188,18 @@ mod tests {
     use crate::config;
     use crate::store::Memory;
 
-    #[tokio::test]
-    async fn a_line_that_cannot_be_read_stays_and_hides_no_other() {
+    fn record_in_memory() -> (Memory, RecordName) {
         let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
                     [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
         let config = config::parse("test", text, &|_| None).expect("a configuration");
         let store = Memory::open(&config.store).expect("random bytes");
         let name = RecordName { route: "orders".into(), digest: [1; 16] };
+        (store, name)
+    }
+
+    #[tokio::test]
+    async fn a_line_that_cannot_be_read_stays_and_hides_no_other() {
+        let (store, name) = record_in_memory();
         let keep_for = Duration::from_secs(3600);
         let foreign = serde_json::json!({"of": "a newer version"});
         let written = store.settle(&name.audit(), &record(std::slice::from_ref(&foreign), keep_for, 1)).await;
@@ -240,11 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_changed_a_record_is_told_however_often_the_backend_is_asked_after_that() {
-        let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
-                    [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
-        let config = config::parse("test", text, &|_| None).expect("a configuration");
-        let store = Memory::open(&config.store).expect("random bytes");
-        let name = RecordName { route: "orders".into(), digest: [1; 16] };
+        let (store, name) = record_in_memory();
         let keep_for = Duration::from_secs(3600);
         let released = line();
         add(&store, &name, &released, keep_for).await.expect("added");

@@ -306,23 +306,11 @@ mod tests {
 
     mod encrypted {
         use super::*;
-        use crate::config::{Durability, SecretKey, StoreConfig, StoreLocation};
-        use crate::rule::OnStoreError;
+        use crate::config::{SecretKey, StoreConfig};
 
         async fn encrypted() -> Subject {
-            let config = StoreConfig {
-                location: StoreLocation::Memory,
-                prefix: "onlyonce".to_owned(),
-                timeout: Duration::from_secs(1),
-                on_error: OnStoreError::Reject,
-                digest_key: None,
-                durability: Durability::Disk,
-                accept_eviction: false,
-                replica_acks: 0,
-                fsync_acks: false,
-                compress_above: None,
-                encryption_keys: vec![SecretKey::new([1; 32]), SecretKey::new([2; 32])],
-            };
+            let encryption_keys = vec![SecretKey::new([1; 32]), SecretKey::new([2; 32])];
+            let config = StoreConfig { encryption_keys, ..conformance::settings() };
             Subject::new(Arc::new(Memory::open(&config).expect("random bytes")), ())
         }
 

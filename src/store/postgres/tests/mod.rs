@@ -10,9 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::config::{Durability, StoreConfig, StoreEndpoint, StoreLocation};
+use crate::config::{StoreConfig, StoreEndpoint};
 use crate::record::{Terms, UnknownPolicy};
-use crate::rule::OnStoreError;
 use crate::store::conformance::{self, Subject, claim, completed, name};
 use crate::store::postgres_server::{PostgresServer, is_shared};
 
@@ -33,19 +32,7 @@ fn address(server: &PostgresServer, user: &str) -> PostgresAddress {
 }
 
 fn config() -> StoreConfig {
-    StoreConfig {
-        location: StoreLocation::Memory,
-        prefix: "onlyonce".to_owned(),
-        timeout: Duration::from_secs(15),
-        on_error: OnStoreError::Reject,
-        digest_key: None,
-        durability: Durability::Disk,
-        accept_eviction: false,
-        replica_acks: 0,
-        fsync_acks: false,
-        compress_above: None,
-        encryption_keys: Vec::new(),
-    }
+    StoreConfig { timeout: Duration::from_secs(15), ..conformance::settings() }
 }
 
 fn with_timeout(timeout: Duration) -> StoreConfig {
