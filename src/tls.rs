@@ -112,6 +112,14 @@ impl Authorities {
         let (usable, _) = roots.add_parsable_certificates(found);
         (usable > 0).then(|| Self(Arc::new(roots)))
     }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(&self, others: &Self) -> Self {
+        let mut roots = RootCertStore::clone(&self.0);
+        roots.extend(others.0.roots.iter().cloned());
+        Self(Arc::new(roots))
+    }
 }
 
 impl TlsClient {

@@ -52,7 +52,7 @@ fn repeats(rule: &Rule) -> String {
         Some(AuthServer::Backend) => {
             " Before a repeat gets anything, the backend is asked whether its caller may see it."
         }
-        Some(AuthServer::Http(_)) => {
+        Some(AuthServer::Http(_) | AuthServer::Https(_)) => {
             " Before a repeat gets anything, an authorization server is asked whether its caller may see it."
         }
     };

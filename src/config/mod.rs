@@ -46,6 +46,8 @@ pub struct Config {
     pub trust: Trust,
     /// The guarded routes, and which requests each one matches.
     pub routes: Routes,
+    /// What a `replay_auth` with https needs. `None`: no route has one.
+    pub auth_tls: Option<tls::TlsClient>,
 }
 
 words! {

@@ -21,8 +21,10 @@ pub struct ReplayAuth {
 pub enum AuthServer {
     /// The backend of all routes.
     Backend,
-    /// Another server, over HTTP without TLS.
+    /// Another server, without TLS.
     Http(Authority),
+    /// Another server, over TLS.
+    Https(Authority),
 }
 
 /// As in the file.
@@ -31,6 +33,7 @@ impl fmt::Display for ReplayAuth {
         match &self.server {
             AuthServer::Backend => self.target.fmt(f),
             AuthServer::Http(authority) => write!(f, "http://{authority}{}", self.target),
+            AuthServer::Https(authority) => write!(f, "https://{authority}{}", self.target),
         }
     }
 }

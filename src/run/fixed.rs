@@ -15,7 +15,7 @@ pub(super) struct Fixed {
 impl Fixed {
     /// Those of `config`.
     pub(super) fn of(config: &Config) -> Self {
-        let Config { server, log, admin, upstream, store, trust: _, routes: _ } = config;
+        let Config { server, log, admin, upstream, store, trust: _, routes: _, auth_tls: _ } = config;
         let (server, log, admin) = (server.clone(), log.clone(), admin.clone());
         Self { server, log, admin, upstream: upstream.clone(), store: store.clone() }
     }

@@ -48,7 +48,7 @@ impl Rules {
     ) -> Self {
         let fixed = Fixed::of(&config);
         let keeping = RecordPlacement::of(&config.store);
-        let Config { server, log, admin, upstream, store: _, trust, routes } = config;
+        let Config { server, log, admin, upstream, store: _, trust, routes, auth_tls } = config;
         introduce(&routes, metrics);
         let form_guard = FormGuard::of(&server, &routes).map(Arc::new);
         let (routes, trust) = (Arc::new(routes), Arc::new(trust));
@@ -67,7 +67,7 @@ impl Rules {
                 guard: guard.over(Arc::clone(&store)),
                 store,
                 upstream: Upstream::new(upstream.clone(), max_idle),
-                auth_servers: AuthServers::new(&routes, &upstream, None),
+                auth_servers: AuthServers::new(&routes, &upstream, auth_tls.as_ref(), None),
                 budget: budget.clone(),
                 blocking: blocking.clone(),
                 decoders: Arc::clone(&decoders),
@@ -114,7 +114,7 @@ impl Rules {
     /// of the configuration that take effect at the next start only.
     pub fn replace(&self, config: Config) -> Vec<&'static str> {
         let waiting = self.fixed.differing(&config);
-        let Config { server, log, admin, upstream, store: _, trust, routes } = config;
+        let Config { server, log, admin, upstream, store: _, trust, routes, auth_tls } = config;
         self.server.set_tls(server.tls.as_ref());
         introduce(&routes, &self.metrics);
         let form_guard = FormGuard::of(&server, &routes).map(Arc::new);
@@ -138,7 +138,7 @@ impl Rules {
                 guard: Arc::clone(&before.guard),
                 store: Arc::clone(&before.store),
                 upstream: if same { before.upstream.clone() } else { Upstream::new(upstream.clone(), self.max_idle) },
-                auth_servers: AuthServers::new(&routes, &upstream, Some(&before.auth_servers)),
+                auth_servers: AuthServers::new(&routes, &upstream, auth_tls.as_ref(), Some(&before.auth_servers)),
                 budget: before.budget.clone(),
                 blocking: before.blocking.clone(),
                 decoders: Arc::clone(&before.decoders),

@@ -2,6 +2,7 @@
 
 mod cache;
 mod question;
+mod tls;
 
 use std::collections::BTreeSet;
 

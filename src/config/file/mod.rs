@@ -47,6 +47,7 @@ pub use self::log::LogConfig;
 use self::log::LogTable;
 pub use self::on_disk::{ConfigFile, load};
 use self::path::BRACES;
+use self::replay_auth::AuthTls;
 use self::report::{ByteRange, FileReport, Finding};
 pub(crate) use self::report::{KnownKey, nearest};
 use self::route::{Bounds, RouteTable};
@@ -151,8 +152,10 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
         reads_tokens: jwt.is_there(),
         form_guard: server.form_guard.get().is_some(),
         listening: server.addresses().map(|(address, _)| address).collect(),
+        auth_tls: AuthTls::new(upstream.authorities()),
     };
     let routes = routes(tables, &layer, &bounds, report);
+    let auth_tls = bounds.auth_tls.client();
     let (proxies, jwt) = (server.trusted_proxies(), jwt.build(report));
     Some(Config {
         server: server.build()?,
@@ -162,6 +165,7 @@ fn read(table: &DeTable<'_>, report: &FileReport<'_>) -> Option<Config> {
         store: store.build()?,
         trust: Trust { proxies: proxies?, jwt: jwt? },
         routes,
+        auth_tls,
     })
 }
 

@@ -1,6 +1,6 @@
 //! `replay_auth` and `replay_auth_cache`.
 
-use std::net::SocketAddr;
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
@@ -8,8 +8,11 @@ use http::uri::{Authority, PathAndQuery};
 use super::address::{self, UpstreamUrl};
 use super::item::{Item, Text};
 use super::report::FileReport;
+use super::route::Bounds;
 use super::setting::Setting;
+use super::tls_keys;
 use crate::rule::{AuthServer, ReplayAuth};
+use crate::tls::{self, Authorities, TlsClient};
 use crate::units::HumanDuration;
 
 const RIGHT: &str = "name a path of the backend: \"/verify\", or another server: \"http://127.0.0.1:4180/verify\"";
@@ -26,17 +29,11 @@ pub(super) fn location(item: &Item<'_>) -> Option<(AuthServer, PathAndQuery)> {
     let Some((scheme, rest)) = text.value.split_once("://") else {
         return item.refuse("replay_auth is neither a path nor a URL", RIGHT);
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => {
-            return item.refuse(
-                "replay_auth is asked over TLS only where the backend is the one who is asked",
-                "name a path of a backend with https: \"/verify\"; or a server on this machine or in this network: \
-                 \"http://127.0.0.1:4180/verify\"",
-            );
-        }
-        _ => return item.refuse("replay_auth is neither a path nor an http:// URL", RIGHT),
-    }
+    let server = match scheme.to_ascii_lowercase().as_str() {
+        "http" => AuthServer::Http,
+        "https" => AuthServer::Https,
+        _ => return item.refuse("replay_auth is neither a path nor an http:// or https:// URL", RIGHT),
+    };
     let (authority, path) = match rest.find(['/', '?', '#']) {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
@@ -51,8 +48,18 @@ pub(super) fn location(item: &Item<'_>) -> Option<(AuthServer, PathAndQuery)> {
         !authority.host().is_empty() && port != Some(0) && port.is_some() == names_port
     };
     match authority.parse::<Authority>() {
-        Ok(authority) if is_right(&authority) => Some((AuthServer::Http(authority), target(item, &text, path)?)),
+        Ok(authority) if is_right(&authority) => with_target(item, server(authority), target(item, &text, path)?),
         _ => item.refuse("replay_auth has no valid host and port", RIGHT),
+    }
+}
+
+fn with_target(item: &Item<'_>, server: AuthServer, target: PathAndQuery) -> Option<(AuthServer, PathAndQuery)> {
+    match &server {
+        AuthServer::Https(name) if tls::server_name(name.host()).is_none() => item.refuse(
+            "replay_auth has a host that no certificate can be made for",
+            "with https, the host is a domain name or an IP address: \"https://auth.example.com/verify\"",
+        ),
+        AuthServer::Backend | AuthServer::Http(_) | AuthServer::Https(_) => Some((server, target)),
     }
 }
 
@@ -77,13 +84,41 @@ pub(super) fn cache(item: &Item<'_>) -> Option<Duration> {
     item.refuse(message, format!("it is at most {most}: for so long, a right that was withdrawn is still honoured"))
 }
 
-/// Both keys of one route. `own_cache` is the route's own `replay_auth_cache`, and `listening` where requests arrive. `None`:
-/// wrong, and reported.
+/// What is needed to ask servers over TLS. The authorities of the operating system are read when a route needs them.
+pub(super) struct AuthTls<'a> {
+    /// Those that the file names for the backend. They may vouch for these servers as well.
+    named: Option<&'a Authorities>,
+    /// `None`: this machine has none, and the file names none.
+    found: OnceCell<Option<Authorities>>,
+}
+
+impl<'a> AuthTls<'a> {
+    pub(super) fn new(named: Option<&'a Authorities>) -> Self {
+        Self { named, found: OnceCell::new() }
+    }
+
+    fn authorities(&self) -> Option<&Authorities> {
+        let read = || match (Authorities::of_system(), self.named) {
+            (Some(own), Some(named)) => Some(own.and(named)),
+            (Some(only), None) => Some(only),
+            (None, named) => named.cloned(),
+        };
+        self.found.get_or_init(read).as_ref()
+    }
+
+    /// `None`: no route needs it. The certificate for the backend is shown to the backend alone.
+    pub(super) fn client(self) -> Option<TlsClient> {
+        let authorities = self.found.into_inner()??;
+        Some(TlsClient { authorities, identity: None })
+    }
+}
+
+/// Both keys of one route. `own_cache` is the route's own `replay_auth_cache`. `None`: wrong, and reported.
 pub(super) fn of_route(
     location: Setting<(AuthServer, PathAndQuery)>,
     cache: Setting<Duration>,
     own_cache: &Setting<Duration>,
-    listening: &[SocketAddr],
+    bounds: &Bounds<'_>,
     report: &FileReport<'_>,
 ) -> Option<Option<ReplayAuth>> {
     if let (Setting::Absent, Setting::Given(_, span)) = (&location, own_cache) {
@@ -93,9 +128,19 @@ pub(super) fn of_route(
             format!("leave it out, or say who is asked: {RIGHT}"),
         );
     }
-    if let Setting::Given((AuthServer::Http(authority), _), span) = &location
-        && let Some(asked) = address::local(&UpstreamUrl::Http(authority.clone()))
-        && let Some(own) = listening.iter().find(|own| address::collide(**own, asked))
+    let other = location.get().and_then(|(server, _)| match server {
+        AuthServer::Backend => None,
+        AuthServer::Http(authority) => Some(UpstreamUrl::Http(authority.clone())),
+        AuthServer::Https(authority) => Some(UpstreamUrl::Https(authority.clone())),
+    });
+    if let (Setting::Given(_, span), Some(UpstreamUrl::Https(_))) = (&location, &other)
+        && bounds.auth_tls.authorities().is_none()
+    {
+        tls_keys::no_authorities("the authorization server", "", Some(span.clone()), report);
+    }
+    if let (Setting::Given(_, span), Some(other)) = (&location, other)
+        && let Some(asked) = address::local(&other)
+        && let Some(own) = bounds.listening.iter().find(|own| address::collide(**own, asked))
     {
         report.add(
             Some(span.clone()),

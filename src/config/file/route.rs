@@ -41,6 +41,8 @@ pub(super) struct Bounds<'a> {
     pub(super) form_guard: bool,
     /// Where requests arrive.
     pub(super) listening: Vec<SocketAddr>,
+    /// How a `replay_auth` is reached over TLS.
+    pub(super) auth_tls: replay_auth::AuthTls<'a>,
 }
 
 impl RouteTable {
@@ -103,7 +105,7 @@ impl RouteTable {
         let overrides = overrides(&self.layer, &below, report);
         let (location, cache) = (merged.replay_auth.clone(), merged.replay_auth_cache.clone());
         let own_cache = &self.layer.replay_auth_cache;
-        let replay_auth = replay_auth::of_route(location, cache, own_cache, &bounds.listening, report);
+        let replay_auth = replay_auth::of_route(location, cache, own_cache, bounds, report);
         if matches!(merged.scope, Setting::Absent) {
             report.add(self.span, "scope is missing: it says whose key a key is", SCOPE);
         }

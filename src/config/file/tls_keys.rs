@@ -57,6 +57,11 @@ impl ClientTls {
         self.client.clone()
     }
 
+    /// The authorities that the table names itself.
+    pub(super) fn authorities(&self) -> Option<&tls::Authorities> {
+        self.keys.ca.get()
+    }
+
     /// `what` names the protocol, and `form` how its URLs begin.
     pub(super) fn check(
         &mut self,
@@ -76,11 +81,8 @@ impl ClientTls {
                     _ => ca.get().cloned(),
                 };
                 if let (Setting::Absent, None) = (ca, &authorities) {
-                    report.add(
-                        url,
-                        format!("no certificate of {server} can be believed: this machine knows no authorities"),
-                        format!("install them (ca-certificates on Debian), or name {server}'s: ca = \"ca.pem\""),
-                    );
+                    let own = format!(", or name {server}'s: ca = \"ca.pem\"");
+                    no_authorities(server, &own, url, report);
                 }
                 self.client = authorities.map(|authorities| tls::TlsClient { authorities, identity });
             }
@@ -97,4 +99,13 @@ impl ClientTls {
             None => {}
         }
     }
+}
+
+/// The machine has no authorities. `or` is another way out.
+pub(super) fn no_authorities(server: &str, or: &str, url: Option<ByteRange>, report: &FileReport<'_>) {
+    report.add(
+        url,
+        format!("no certificate of {server} can be believed: this machine knows no authorities"),
+        format!("install them (ca-certificates on Debian){or}"),
+    );
 }

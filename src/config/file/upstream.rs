@@ -14,6 +14,7 @@ use super::section::Section;
 use super::server::ServerTable;
 use super::setting::Setting;
 use super::tls_keys::ClientTls;
+use crate::tls;
 
 settings! {
     /// `[upstream]`
@@ -73,6 +74,11 @@ impl UpstreamTable {
                 "name the backend's own address, or change server.listen",
             );
         }
+    }
+
+    /// The authorities that the file names for the backend.
+    pub(super) fn authorities(&self) -> Option<&tls::Authorities> {
+        self.tls.authorities()
     }
 
     fn address(&self) -> Option<UpstreamAddress> {

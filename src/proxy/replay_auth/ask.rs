@@ -39,6 +39,8 @@ pub(in crate::proxy) enum ReplayRefusal {
 enum Useless {
     #[error(transparent)]
     Asking(#[from] AskError),
+    #[error("no route asks this server any more")]
+    NoServer,
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     #[error("the status is {}, and only 2xx, 401 and 403 say something", .0.as_u16())]
@@ -92,7 +94,7 @@ impl Proxy {
 
     /// The answer to a question. A denial is passed on whole, or not at all.
     async fn answer(&self, question: Question) -> Result<(AuthAnswer, OwnAnswer), Useless> {
-        let server = self.auth_servers.other(&question.server).unwrap_or(&self.upstream);
+        let server = self.auth_servers.find(&question.server, &self.upstream).ok_or(Useless::NoServer)?;
         let patience = self.upstream.settings().response_timeout.min(PATIENCE);
         let mut span = question.trace.client(&Method::GET);
         let mut request = question.request(server.target(), &span);

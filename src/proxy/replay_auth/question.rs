@@ -109,6 +109,10 @@ impl Question {
                 digest.tag(1);
                 digest.part(authority.as_str().as_bytes());
             }
+            AuthServer::Https(authority) => {
+                digest.tag(2);
+                digest.part(authority.as_str().as_bytes());
+            }
         }
         digest.part(self.target.as_str().as_bytes());
         digest.count(self.fields.len());
@@ -150,7 +154,7 @@ mod tests {
     fn sent(question: &Question) -> (AuthServer, String, Vec<u8>, Vec<FieldLine>) {
         let host = match question.server {
             AuthServer::Backend => question.host.as_ref().map_or(&[][..], HeaderValue::as_bytes),
-            AuthServer::Http(_) => &[],
+            AuthServer::Http(_) | AuthServer::Https(_) => &[],
         };
         let fields = question.fields.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
         (question.server.clone(), question.target.to_string(), host.to_vec(), fields.collect())
@@ -160,11 +164,11 @@ mod tests {
 
     /// From so few words that two questions are often nearly the same.
     fn drawn() -> impl Strategy<Value = Drawn> {
-        let servers = ["", "a:1", "a:11", "aa:1"].map(|name| match name {
-            "" => AuthServer::Backend,
-            name => AuthServer::Http(name.parse().expect("an authority")),
-        });
-        let server = proptest::sample::select(servers.to_vec());
+        let authority = |name: &str| name.parse().expect("an authority");
+        let others = ["a:1", "a:11", "aa:1"];
+        let http = others.map(|name| AuthServer::Http(authority(name)));
+        let https = others.map(|name| AuthServer::Https(authority(name)));
+        let server = proptest::sample::select([&[AuthServer::Backend], &http[..], &https].concat());
         let names = [AUTHORIZATION, COOKIE, FORWARDED_METHOD, FORWARDED_HOST, FORWARDED_URI, FORWARDED_FOR];
         let line = (proptest::sample::select(names.to_vec()), "[ab]{0,2}");
         (server, "/[ab]{0,2}", "[ab]{0,2}", proptest::collection::vec(line, 0..4))
