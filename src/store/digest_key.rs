@@ -1,5 +1,7 @@
 //! How sidecars that share a store agree on a digest key.
 
+use std::time::Duration;
+
 use crate::config;
 use crate::key::DigestKey;
 
@@ -33,6 +35,53 @@ pub(super) enum Agreement {
     /// It is about a configured key, which this process does not have.
     Withheld,
 }
+
+/// What this process sees of a note, beside its content.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoteSighting {
+    /// It has seen a note in this store before.
+    pub(super) was_noted: bool,
+    /// The note was written less than [`SETTLING`] ago.
+    pub(super) is_young: bool,
+    /// The note was written again since this process last saw it.
+    pub(super) is_rewritten: bool,
+}
+
+/// What this process does about a note that it can work with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct KeyUse {
+    pub(super) key: DigestKey,
+    /// The note is about another key, and is replaced first.
+    pub(super) replaces: bool,
+    pub(super) settling: Settling,
+    /// The store has lost its data.
+    pub(super) is_loss: bool,
+}
+
+/// Whether claims wait for [`SETTLING`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settling {
+    /// Nobody claims under another key.
+    Done,
+    /// This process writes the note. Others may claim under another key, if there are any. If there are none, it makes the
+    /// note look old, so that those who come later need not wait either.
+    UnlessAlone,
+    /// Another process has just written the note, and may not be the only one.
+    Needed,
+}
+
+/// Why this process cannot work with a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoteRefusal {
+    /// It is about a configured key, which this process does not have.
+    Withheld,
+    /// Another process has replaced the key that this one works with.
+    Replaced,
+}
+
+/// The time without claims after this process meets a new digest key. After it, every other sidecar has seen that key, or has
+/// had no confirmation for so long that it does not claim either.
+pub(super) const SETTLING: Duration = Duration::from_secs(3);
 
 /// The configured key.
 pub(super) fn configured(config: &config::StoreConfig) -> Option<DigestKey> {
@@ -72,6 +121,54 @@ impl Wanted {
             Some(DigestKeyNote::Configured(_)) => Agreement::Withheld,
         }
     }
+}
+
+impl Agreement {
+    /// What follows for a process that claims.
+    pub(super) fn settle(self, seen: NoteSighting) -> Result<KeyUse, NoteRefusal> {
+        let NoteSighting { was_noted, is_young, is_rewritten } = seen;
+        let needed = |is_needed| if is_needed { Settling::Needed } else { Settling::Done };
+        let (key, replaces, settling, is_loss) = match self {
+            // Whoever wrote it waits. So does whoever finds it just written: others may not have seen it yet.
+            Self::Agreed(key) => (key, false, needed(is_young && (!was_noted || is_rewritten)), false),
+            // Another sidecar has made a new one, because the store has lost that of this process.
+            Self::Adopted(key) => (key, false, needed(is_young || was_noted), was_noted),
+            Self::Founded(key) => (key, false, Settling::UnlessAlone, was_noted),
+            Self::Forgotten(_) if was_noted => return Err(NoteRefusal::Replaced),
+            Self::Forgotten(key) => (key, true, Settling::UnlessAlone, false),
+            Self::Withheld => return Err(NoteRefusal::Withheld),
+        };
+        Ok(KeyUse { key, replaces, settling, is_loss })
+    }
+
+    /// What follows for a process that only reads.
+    pub(super) fn read(self) -> Result<DigestKey, NoteRefusal> {
+        match self {
+            Self::Founded(key) | Self::Agreed(key) | Self::Adopted(key) | Self::Forgotten(key) => Ok(key),
+            Self::Withheld => Err(NoteRefusal::Withheld),
+        }
+    }
+}
+
+/// Says that the configured key is not that of the store.
+pub(super) fn report_unused() {
+    tracing::warn!("store.digest_key is not the key that this store is used with: no record of it is found");
+}
+
+/// Says that the configured key takes the place of another one.
+pub(super) fn report_replaced(name: &str) {
+    tracing::warn!(
+        name,
+        "store.digest_key is not the key that this store was used with, and takes its place: the records kept \
+         under that are forgotten, and sidecars that use it stop claiming"
+    );
+}
+
+/// Says that a store has lost its data.
+pub(super) fn report_loss(product: &str) {
+    tracing::error!(
+        "{product} lost its data: earlier records are gone, and their operations run again when they are repeated"
+    );
 }
 
 const MADE: u8 = 1;
@@ -123,6 +220,38 @@ mod tests {
         assert_eq!(wanted(Some(key), None).compare(kept), Agreement::Agreed(key));
         assert_eq!(wanted(Some(other), None).compare(kept), Agreement::Forgotten(other));
         assert_eq!(wanted(None, None).compare(kept), Agreement::Withheld);
+    }
+
+    #[test]
+    fn claims_wait_while_others_may_use_another_key() {
+        let [ours, theirs] = ["ours", "theirs"].map(DigestKey::from_secret);
+        let seen = |was_noted, is_young, is_rewritten| NoteSighting { was_noted, is_young, is_rewritten };
+        let all =
+            [false, true].map(|noted| [false, true].map(|young| [false, true].map(|new| seen(noted, young, new))));
+        for seen in all.into_iter().flatten().flatten() {
+            let NoteSighting { was_noted, is_young, is_rewritten } = seen;
+            let uses = |agreement: Agreement| agreement.settle(seen).expect("a key");
+            let needed = |is_needed| if is_needed { Settling::Needed } else { Settling::Done };
+
+            let agreed = uses(Agreement::Agreed(ours));
+            assert_eq!(agreed.settling, needed(is_young && (is_rewritten || !was_noted)), "{seen:?}");
+            assert_eq!((agreed.key, agreed.replaces, agreed.is_loss), (ours, false, false));
+            let adopted = uses(Agreement::Adopted(theirs));
+            assert_eq!(adopted.settling, needed(is_young || was_noted), "{seen:?}");
+            assert_eq!((adopted.key, adopted.replaces, adopted.is_loss), (theirs, false, was_noted));
+            let founded = uses(Agreement::Founded(ours));
+            assert_eq!(
+                (founded.settling, founded.replaces, founded.is_loss),
+                (Settling::UnlessAlone, false, was_noted)
+            );
+
+            let forgotten = Agreement::Forgotten(ours).settle(seen);
+            let replaced = KeyUse { key: ours, replaces: true, settling: Settling::UnlessAlone, is_loss: false };
+            assert_eq!(forgotten, if was_noted { Err(NoteRefusal::Replaced) } else { Ok(replaced) });
+            assert_eq!(Agreement::Withheld.settle(seen), Err(NoteRefusal::Withheld));
+        }
+        assert_eq!(Agreement::Forgotten(ours).read(), Ok(ours));
+        assert_eq!(Agreement::Withheld.read(), Err(NoteRefusal::Withheld));
     }
 
     #[test]

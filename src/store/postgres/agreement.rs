@@ -4,102 +4,140 @@
 //! replica that did not have it or by a restore.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use tokio_postgres::Client;
 
+use super::examine::CONTROL;
 use super::postgres_error::PostgresError;
 use crate::clock::since_boot;
 use crate::key::DigestKey;
-use crate::store::digest_key::{Agreement, DigestKeyNote, Wanted};
+use crate::store::digest_key::{self, Agreement, DigestKeyNote, NoteRefusal, NoteSighting, SETTLING, Settling, Wanted};
 use crate::store::store_state::StoreState;
 
 /// Ensures that this process claims only while the store has the same digest key.
 pub(super) struct DigestKeyAgreement {
-    pub(super) state: Arc<StoreState>,
+    state: Arc<StoreState>,
     /// The name of the row.
-    pub(super) name: String,
-    pub(super) configured: Option<DigestKey>,
-    /// Whether this process has seen the note before.
-    pub(super) was_noted: bool,
-    /// Whether a note is written where there is none. Read-only use writes none.
-    pub(super) puts_key: bool,
+    name: String,
+    configured: Option<DigestKey>,
+    /// When the note was written that this process last saw, if it ever did.
+    seen: Option<SystemTime>,
+    /// Whether looks after that have failed. They may have written the note, all the same.
+    has_failed: bool,
+    /// Whether no note is written, and nothing claimed.
+    is_read_only: bool,
 }
 
-/// The time without claims after this process founds or replaces the digest key, if others are connected: after it, each of
-/// them has seen the new key, or has had no confirmation for so long that it does not claim either.
-const SETTLING: Duration = Duration::from_secs(3);
+/// A note as it was read.
+struct NoteRow {
+    note: DigestKeyNote,
+    noted_at: SystemTime,
+    is_young: bool,
+}
 
-const FIND: &str = "SELECT value FROM onlyonce.notes WHERE name = $1";
+const FIND: &str = "SELECT value, noted_at, noted_at > clock_timestamp() - $2::float8 * interval '1 second'
+                    FROM onlyonce.notes WHERE name = $1";
 const FOUND: &str = "INSERT INTO onlyonce.notes (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
-const REPLACE: &str = "UPDATE onlyonce.notes SET value = $2, noted_at = clock_timestamp() WHERE name = $1";
+const REPLACE: &str =
+    "UPDATE onlyonce.notes SET value = $2, noted_at = clock_timestamp() WHERE name = $1 RETURNING noted_at";
+/// Makes a note look old that nobody has replaced.
+const MAKE_OLD: &str = "UPDATE onlyonce.notes SET noted_at = noted_at - $3::float8 * interval '1 second'
+                        WHERE name = $1 AND value = $2";
 /// Other sidecars have a session of this name each. Everybody may see the names.
 const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity
-                      WHERE datname = current_database() AND application_name = 'onlyonce' AND pid <> pg_backend_pid()";
+                      WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()";
 
 impl DigestKeyAgreement {
+    pub(super) fn new(state: Arc<StoreState>, prefix: &str, configured: Option<DigestKey>, is_read_only: bool) -> Self {
+        let name = format!("{prefix}:digest-key");
+        Self { state, name, configured, seen: None, has_failed: false, is_read_only }
+    }
+
     /// Agrees with the store, and confirms it.
     pub(super) async fn agree(&mut self, client: &Client) -> Result<(), PostgresError> {
-        let of = PostgresError::of;
         let wanted = Wanted::new(self.configured, self.state.digest_key()).map_err(PostgresError::Randomness)?;
+        if self.is_read_only {
+            return self.read_key(client, &wanted).await;
+        }
+        let of = PostgresError::of;
         let note = wanted.note().encode();
-        let asked = since_boot();
-        let find = async || -> Result<Option<Vec<u8>>, PostgresError> {
-            Ok(client.query_opt(FIND, &[&self.name]).await.map_err(of)?.map(|row| row.get(0)))
-        };
-        let mut found = find().await?;
+        let (asked, has_failed) = (since_boot(), std::mem::replace(&mut self.has_failed, true));
+        let mut found = self.find(client).await?;
         let mut is_written = false;
-        if found.is_none() && self.puts_key {
+        if found.is_none() {
             is_written = client.execute(FOUND, &[&self.name, &note]).await.map_err(of)? > 0;
-            found = find().await?;
+            found = self.find(client).await?;
         }
-        let decoded = match found.filter(|_| !is_written) {
-            None => None,
-            Some(bytes) => {
-                Some(DigestKeyNote::decode(&bytes).ok_or_else(|| PostgresError::NotOurs(self.name.clone()))?)
-            }
+        let seen = NoteSighting {
+            was_noted: self.seen.is_some(),
+            is_young: found.as_ref().is_some_and(|found| found.is_young),
+            is_rewritten: self.seen.is_some_and(|seen| found.as_ref().is_some_and(|found| found.noted_at > seen)),
         };
-        if decoded.is_none() && !self.puts_key {
-            return Ok(());
+        let agreement = match wanted.compare(found.as_ref().filter(|_| !is_written).map(|found| found.note)) {
+            Agreement::Agreed(key) if has_failed && seen.is_rewritten => Agreement::Founded(key),
+            agreement => agreement,
+        };
+        let mut noted_at = found.map(|found| found.noted_at);
+        let of_key = agreement.settle(seen).map_err(|why| self.refusal(why))?;
+        if of_key.replaces {
+            digest_key::report_replaced(&self.name);
+            noted_at = Some(client.query_one(REPLACE, &[&self.name, &note]).await.map_err(of)?.get(0));
         }
-        let agreement = wanted.compare(decoded);
-        let (key, is_new) = match agreement {
-            Agreement::Agreed(key) => (key, false),
-            // Another sidecar has noted a new one, because the store has lost the old one.
-            Agreement::Adopted(key) => (key, self.was_noted),
-            Agreement::Founded(key) => (key, true),
-            Agreement::Forgotten(key) if !self.puts_key => {
-                tracing::warn!(
-                    "store.digest_key is not the key that this store is used with: no record of it is found"
-                );
-                (key, false)
-            }
-            Agreement::Forgotten(_) if self.was_noted => {
-                return Err(PostgresError::DigestKeyReplaced(self.name.clone()));
-            }
-            Agreement::Forgotten(key) => {
-                tracing::warn!(
-                    name = self.name,
-                    "store.digest_key is not the key that this store was used with, and takes its place: the records kept \
-                     under that are forgotten, and sidecars that go by it claim nothing any more"
-                );
-                client.execute(REPLACE, &[&self.name, &note]).await.map_err(of)?;
-                (key, true)
-            }
-            Agreement::Withheld => return Err(PostgresError::DigestKeyWithheld(self.name.clone())),
+        let must_settle = match of_key.settling {
+            Settling::Done => false,
+            Settling::Needed => true,
+            Settling::UnlessAlone => !self.is_alone(client, &note).await?,
         };
-        if is_new && client.query_one(OTHERS, &[]).await.map_err(of)?.get::<_, i64>(0) > 0 {
+        if must_settle {
             self.state.no_claims_for(SETTLING);
         }
-        if self.was_noted && matches!(agreement, Agreement::Founded(_) | Agreement::Adopted(_)) {
+        if of_key.is_loss {
             self.state.count_loss();
-            tracing::error!(
-                "PostgreSQL lost its data: records of before are gone, and their operations run again when they are repeated"
-            );
+            digest_key::report_loss("PostgreSQL");
         }
-        self.was_noted = true;
-        self.state.set_digest_key(key);
+        self.has_failed = false;
+        self.seen = noted_at.or(self.seen);
+        self.state.set_digest_key(of_key.key);
         self.state.confirm(asked);
         Ok(())
+    }
+
+    /// Reads the store's digest key without changing it.
+    async fn read_key(&mut self, client: &Client, wanted: &Wanted) -> Result<(), PostgresError> {
+        let Some(found) = self.find(client).await? else { return Ok(()) };
+        let agreement = wanted.compare(Some(found.note));
+        let was_noted = self.seen.replace(found.noted_at).is_some();
+        if matches!(agreement, Agreement::Forgotten(_)) && !was_noted {
+            digest_key::report_unused();
+        }
+        self.state.set_digest_key(agreement.read().map_err(|why| self.refusal(why))?);
+        Ok(())
+    }
+
+    async fn find(&self, client: &Client) -> Result<Option<NoteRow>, PostgresError> {
+        let found = client.query_opt(FIND, &[&self.name, &SETTLING.as_secs_f64()]).await.map_err(PostgresError::of)?;
+        let Some(row) = found else { return Ok(None) };
+        let note = DigestKeyNote::decode(row.get(0)).ok_or_else(|| PostgresError::NotOurs(self.name.clone()))?;
+        Ok(Some(NoteRow { note, noted_at: row.get(1), is_young: row.get(2) }))
+    }
+
+    /// Whether no other sidecar is connected, just after this process wrote its key. Then nobody claims under another one, and
+    /// the note is made to look old, so that later sidecars do not wait either.
+    async fn is_alone(&self, client: &Client, note: &[u8]) -> Result<bool, PostgresError> {
+        let of = PostgresError::of;
+        let is_alone = client.query_one(OTHERS, &[&CONTROL]).await.map_err(of)?.get::<_, i64>(0) == 0;
+        if is_alone {
+            client.execute(MAKE_OLD, &[&self.name, &note, &SETTLING.as_secs_f64()]).await.map_err(of)?;
+        }
+        Ok(is_alone)
+    }
+
+    fn refusal(&self, why: NoteRefusal) -> PostgresError {
+        let name = self.name.clone();
+        match why {
+            NoteRefusal::Withheld => PostgresError::DigestKeyWithheld(name),
+            NoteRefusal::Replaced => PostgresError::DigestKeyReplaced(name),
+        }
     }
 }

@@ -109,7 +109,7 @@ impl PrimaryKeeper {
             return Err(PostgresError::Silent(self.connect_timeout));
         }
         self.examining = Some(candidate.session.process.clone());
-        examine::tables(&candidate.session, self.options.puts_key).await?;
+        examine::tables(&candidate.session, !self.options.is_read_only).await?;
         *self.findings.write().unwrap_or_else(PoisonError::into_inner) =
             examine::findings(&candidate.session, candidate.timeline).await?;
         self.agreement.agree(client).await?;
@@ -126,7 +126,7 @@ impl PrimaryKeeper {
         self.timeline = self.timeline.max(candidate.timeline);
         // Owners may have been unable to renew until now, also where this process has just started; and a standby may lack what
         // they did last. Read-only use shows how long owners have been silent, and concludes nothing.
-        if self.options.puts_key {
+        if !self.options.is_read_only {
             self.usable_since.note_break();
         }
         let examine::Candidate { endpoint, session: control, timeline, clock, .. } = candidate;
@@ -137,7 +137,7 @@ impl PrimaryKeeper {
     /// Stays with a server until it is lost.
     async fn attend(&mut self, primary: &Arc<ConnectedPrimary>) -> PostgresError {
         let (dialer, usable_since) = (self.dialer.clone(), self.usable_since.clone());
-        let (writes, every) = (self.options.puts_key, self.options.ping_every);
+        let (writes, every) = (!self.options.is_read_only, self.options.ping_every);
         let commits =
             CommitCheck { dialer: &dialer, primary, usable_since: &usable_since, every, late: self.timeout.min(HANGS) };
         let tasks = async {

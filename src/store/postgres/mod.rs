@@ -90,14 +90,14 @@ struct PostgresShared {
 struct PostgresOptions {
     /// The interval at which the server and the digest key are asked for.
     ping_every: Duration,
-    /// Whether tables are made, a digest key is noted, and expired rows are deleted. Read-only use does none of that.
-    puts_key: bool,
+    /// Whether no tables are made, no digest key is noted, and no expired rows are deleted.
+    is_read_only: bool,
     body_survives: Duration,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { ping_every: Duration::from_secs(1), puts_key: true, body_survives: Duration::ZERO }
+        Self { ping_every: Duration::from_secs(1), is_read_only: false, body_survives: Duration::ZERO }
     }
 }
 
@@ -123,7 +123,7 @@ impl Postgres {
 
     /// The same for read-only use: nothing is made, and nothing is changed.
     pub fn open_to_look(address: &PostgresAddress, config: &config::StoreConfig) -> Self {
-        Self::open_with(address, config, PostgresOptions { puts_key: false, ..PostgresOptions::default() })
+        Self::open_with(address, config, PostgresOptions { is_read_only: true, ..PostgresOptions::default() })
     }
 
     fn open_with(address: &PostgresAddress, config: &config::StoreConfig, options: PostgresOptions) -> Self {
@@ -131,15 +131,9 @@ impl Postgres {
         let configured = digest_key::configured(config);
         let state = StoreState::new(configured, options.ping_every);
         let findings = Arc::<RwLock<Vec<ServerFinding>>>::default();
-        let agreement = DigestKeyAgreement {
-            state: state.clone(),
-            name: format!("{}:digest-key", config.prefix),
-            configured,
-            was_noted: false,
-            puts_key: options.puts_key,
-        };
+        let agreement = DigestKeyAgreement::new(state.clone(), &config.prefix, configured, options.is_read_only);
         let usable_since =
-            Arc::new(if options.puts_key { UsableSince::confirmed_repeatedly() } else { UsableSince::default() });
+            Arc::new(if options.is_read_only { UsableSince::default() } else { UsableSince::confirmed_repeatedly() });
         let keeper = PrimaryKeeper {
             usable_since: usable_since.clone(),
             link: link.clone(),

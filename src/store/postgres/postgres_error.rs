@@ -85,7 +85,7 @@ pub enum PostgresError {
     /// The store was used with a digest key that this sidecar does not have.
     #[error(
         "this store was used with another store.digest_key, and none is set: set it, or delete the row {0} of onlyonce.notes \
-         to go on without the records of before"
+         to go on without the earlier records"
     )]
     DigestKeyWithheld(String),
     /// Another sidecar has replaced the digest key.

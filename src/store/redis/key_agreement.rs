@@ -18,7 +18,9 @@ use crate::clock::since_boot;
 use crate::config;
 use crate::key::DigestKey;
 use crate::store::FOREVER;
-use crate::store::digest_key::{Agreement, DigestKeyNote, Wanted, configured};
+use crate::store::digest_key::{
+    self, Agreement, DigestKeyNote, NoteRefusal, NoteSighting, SETTLING, Settling, Wanted, configured,
+};
 use crate::store::store_state::StoreState;
 
 /// Ensures that this process claims only while the store has the same digest key.
@@ -33,19 +35,18 @@ pub(super) struct KeyAgreement {
     has_failed: bool,
     /// Whether the canary was outdated, which is not reported yet.
     is_outdated: bool,
-    puts_key: bool,
+    is_read_only: bool,
     /// If the server has at most this many clients, this process is alone. `None` if this is unknown: in a cluster,
     /// others may be connected to other nodes.
     own_connections: Option<u64>,
 }
 
-/// The time without claims after this process founds or replaces the store's digest key. After this time, every other
-/// sidecar has seen the new key, or has had no confirmation for so long that it does not claim either.
-const SETTLING: Duration = Duration::from_secs(3);
-
 /// The number of connections that this process first opens to a server, without the one for acknowledgements. The
 /// connections of cores are opened later. If they exist, the process does not count as alone, and waits.
 const OWN_CONNECTIONS: u64 = 4;
+
+/// Redis counts whole milliseconds: a note may look younger than it is by this.
+const ROUNDING: Duration = Duration::from_millis(2);
 
 impl KeyAgreement {
     pub(super) fn new(
@@ -63,7 +64,7 @@ impl KeyAgreement {
             seen: None,
             has_failed: false,
             is_outdated: false,
-            puts_key: options.puts_key,
+            is_read_only: options.is_read_only,
             own_connections: (duty == ServerDuty::Alone).then_some(own_connections),
         }
     }
@@ -78,7 +79,7 @@ impl KeyAgreement {
         let name = note_name(&self.prefix);
         let wanted = Wanted::new(self.configured, self.state.digest_key()).map_err(ConnectError::Randomness)?;
         let note = wanted.note().encode();
-        if !self.puts_key {
+        if self.is_read_only {
             return self.read_key(connected, &wanted, &name, deadline).await;
         }
         let (asked, begun) = (since_boot(), Instant::now());
@@ -98,49 +99,42 @@ impl KeyAgreement {
             None => None,
             Some(bytes) => Some(DigestKeyNote::decode(&bytes).ok_or(ConnectError::NotOurs { name: name.clone() })?),
         };
-        let was_noted = self.seen.is_some();
+        let seen = NoteSighting {
+            was_noted: self.seen.is_some(),
+            is_young: is_young(left),
+            is_rewritten: self.is_rewritten(left, begun),
+        };
         let agreement = match wanted.compare(found) {
-            Agreement::Agreed(key) if has_failed && self.is_rewritten(left, begun) => Agreement::Founded(key),
+            Agreement::Agreed(key) if has_failed && seen.is_rewritten => Agreement::Founded(key),
             agreement => agreement,
         };
-        let (key, is_new) = match agreement {
-            // Other sidecars may not have seen a new note yet.
-            Agreement::Agreed(key) if !was_noted => (key, is_young(left)),
-            Agreement::Agreed(key) => (key, false),
-            Agreement::Founded(key) => (key, !self.is_alone(connected, &name, deadline).await?),
-            Agreement::Adopted(key) if !was_noted => (key, is_young(left)),
-            Agreement::Adopted(key) => (key, true),
-            Agreement::Forgotten(_) if was_noted => return Err(ConnectError::DigestKeyReplaced { name }),
-            Agreement::Forgotten(key) => {
-                tracing::warn!(
-                    name,
-                    "store.digest_key is not the key that this store was used with, and takes its place: the records kept \
-                     under that are forgotten, and sidecars that use it stop claiming"
-                );
-                let put = connected.put(&name, &note, FOREVER, deadline).await;
-                put.map_err(|fault| self.of(fault))?;
-                (key, !self.is_alone(connected, &name, deadline).await?)
-            }
-            Agreement::Withheld => return Err(ConnectError::DigestKeyWithheld { name }),
+        let of_key = agreement.settle(seen).map_err(|why| refusal(why, &name))?;
+        if of_key.replaces {
+            digest_key::report_replaced(&name);
+            let put = connected.put(&name, &note, FOREVER, deadline).await;
+            put.map_err(|fault| self.of(fault))?;
+        }
+        let must_settle = match of_key.settling {
+            Settling::Done => false,
+            Settling::Needed => true,
+            Settling::UnlessAlone => !self.is_alone(connected, &name, deadline).await?,
         };
-        if is_new {
+        if must_settle {
             self.state.no_claims_for(SETTLING);
         }
-        let was_lost = matches!(agreement, Agreement::Founded(_) | Agreement::Adopted(_));
-        if was_lost && let Some(canary) = canary {
+        let is_of_new_data = matches!(agreement, Agreement::Founded(_) | Agreement::Adopted(_));
+        if is_of_new_data && let Some(canary) = canary {
             canary.forget();
         }
-        if was_lost && was_noted {
+        if of_key.is_loss {
             self.state.count_loss();
-            tracing::error!(
-                "Redis lost its data: earlier records are gone, and their operations run again when they are repeated"
-            );
-        } else if self.is_outdated && !was_lost {
+            digest_key::report_loss("Redis");
+        } else if self.is_outdated && !is_of_new_data {
             report_outdated(&self.state);
         }
         (self.has_failed, self.is_outdated) = (false, false);
         self.seen = Some(Instant::now());
-        self.state.set_digest_key(key);
+        self.state.set_digest_key(of_key.key);
         self.state.confirm(asked);
         Ok(())
     }
@@ -148,7 +142,7 @@ impl KeyAgreement {
     /// Whether the store's note is younger than the last look at it: the store has lost it, and it was written again.
     fn is_rewritten(&self, left: Option<Duration>, begun: Instant) -> bool {
         let (Some(seen), Some(left)) = (self.seen, left) else { return false };
-        FOREVER.saturating_sub(left) < begun.saturating_duration_since(seen)
+        FOREVER.saturating_sub(left) + ROUNDING < begun.saturating_duration_since(seen)
     }
 
     /// Reads the store's digest key without changing it.
@@ -162,17 +156,11 @@ impl KeyAgreement {
         let Some(found) = connected.look(name, deadline).await.map_err(|fault| self.of(fault))? else { return Ok(()) };
         let note =
             DigestKeyNote::decode(&found.bytes).ok_or_else(|| ConnectError::NotOurs { name: name.to_owned() })?;
-        match wanted.compare(Some(note)) {
-            Agreement::Founded(key) | Agreement::Agreed(key) | Agreement::Adopted(key) => {
-                self.state.set_digest_key(key);
-            }
-            Agreement::Forgotten(_) => {
-                tracing::warn!(
-                    "store.digest_key is not the key that this store is used with: no record of it is found"
-                );
-            }
-            Agreement::Withheld => return Err(ConnectError::DigestKeyWithheld { name: name.to_owned() }),
+        let agreement = wanted.compare(Some(note));
+        if matches!(agreement, Agreement::Forgotten(_)) {
+            digest_key::report_unused();
         }
+        self.state.set_digest_key(agreement.read().map_err(|why| refusal(why, name))?);
         Ok(())
     }
 
@@ -199,6 +187,14 @@ impl KeyAgreement {
 /// The name of the store's note.
 pub(super) fn note_name(prefix: &str) -> String {
     format!("{prefix}:digest-key")
+}
+
+fn refusal(why: NoteRefusal, name: &str) -> ConnectError {
+    let name = name.to_owned();
+    match why {
+        NoteRefusal::Withheld => ConnectError::DigestKeyWithheld { name },
+        NoteRefusal::Replaced => ConnectError::DigestKeyReplaced { name },
+    }
 }
 
 /// Whether a note is new, derived from its remaining time to live.

@@ -135,7 +135,7 @@ struct ConnectionOptions {
     /// Treats the server as if it had no `SET NX GET`.
     scripts_only: bool,
     /// Whether the store's digest key is written if it is absent or differs. Read-only use writes none.
-    puts_key: bool,
+    is_read_only: bool,
     /// How long the chunks of a body outlive their record. A reader that has begun can finish within this time.
     body_survives: Duration,
 }
@@ -147,7 +147,7 @@ impl Default for ConnectionOptions {
             look_every: Duration::from_secs(10),
             slots_every: Duration::from_secs(10),
             scripts_only: false,
-            puts_key: true,
+            is_read_only: false,
             body_survives: Duration::ZERO,
         }
     }
@@ -164,7 +164,7 @@ impl Redis {
 
     /// The same for read-only use: the store's digest key is not changed.
     pub fn open_to_look(address: &RedisAddress, config: &config::StoreConfig) -> Self {
-        Self::open_with(address, config, ConnectionOptions { puts_key: false, ..ConnectionOptions::default() })
+        Self::open_with(address, config, ConnectionOptions { is_read_only: true, ..ConnectionOptions::default() })
     }
 
     /// Waits until the first attempt to connect has ended.

@@ -246,7 +246,7 @@ impl Supervisor {
 
     /// The server could not be used until now. Read-only use shows how long owners have been silent, and concludes nothing.
     fn note_break(&self) {
-        if self.options.puts_key {
+        if !self.options.is_read_only {
             self.link.usable_since.note_break();
         }
     }
@@ -278,7 +278,7 @@ impl Supervisor {
     async fn ask_later(&mut self, connected: &Connected, looked: &mut Instant) -> Result<(), ConnectError> {
         tokio::time::sleep(self.options.ping_every).await;
         let deadline = Instant::now() + self.connect_timeout;
-        let noted = self.options.puts_key.then(|| self.link.usable_since.clone());
+        let noted = (!self.options.is_read_only).then(|| self.link.usable_since.clone());
         noting_breaks(noted.as_deref(), self.ask(connected, deadline)).await?;
         if looked.elapsed() >= self.options.look_every {
             *looked = Instant::now();

@@ -1,4 +1,5 @@
 mod cost;
+mod digest_key;
 mod faults;
 mod refusals;
 mod standby;

@@ -279,7 +279,7 @@ async fn a_sidecar_that_starts_takes_no_owner_for_lost_before_a_lease_is_over() 
     assert!(found.silent_for <= begun.elapsed(), "{found:?}");
     assert!(matches!(other.claim(&held, &claim(2, terms)).await, Ok(Claimed::Refused(_))));
     // Whoever only looks shows what is there.
-    let look = PostgresOptions { puts_key: false, ..PostgresOptions::default() };
+    let look = PostgresOptions { is_read_only: true, ..PostgresOptions::default() };
     let looker = Postgres::open_with(&address(&server, "postgres"), &config(), look);
     looker.ready(PATIENCE).await.unwrap_or_else(|why| panic!("{why}"));
     let found = looker.find(&held).await.expect("an answer").expect("a record");

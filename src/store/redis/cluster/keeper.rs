@@ -28,7 +28,7 @@ impl Keeper {
     }
 
     pub(super) async fn run(self) {
-        let keeps_canaries = self.cluster.settings.options.puts_key;
+        let keeps_canaries = !self.cluster.settings.options.is_read_only;
         let canaries = keep_canaries(self.cluster.clone());
         let never = async {
             if keeps_canaries {

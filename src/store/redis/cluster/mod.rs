@@ -250,7 +250,7 @@ impl Cluster {
 
     /// Read-only use shows how long owners have been silent, and concludes nothing.
     fn note_break(&self, server: &WatchedServer) {
-        if self.settings.options.puts_key {
+        if !self.settings.options.is_read_only {
             server.link.usable_since.note_break();
         }
     }

@@ -126,6 +126,40 @@ async fn a_sidecar_that_finds_another_one_s_configured_key_claims_nothing_more()
     with("the new key").ready(PATIENCE).await.expect("a connection");
 }
 
+/// One of them replaces the note, and the other finds it replaced.
+#[tokio::test]
+async fn sidecars_that_start_together_with_a_new_key_wait_for_those_with_the_old_one() {
+    let server = RedisServer::start();
+    let with = |secret: &str| {
+        let config = config::StoreConfig { digest_key: Some(Secret::new(secret)), ..config() };
+        Redis::open_with(&address(server.port()), &config, ConnectionOptions::default())
+    };
+    // By the time that one of them claims, `old` claims nothing.
+    let claims_beside = async |new: &Redis, old: &Redis| {
+        let begun = Instant::now();
+        while new.claim(&name(), &claim(1, RETRY)).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let claimed = old.claim(&name(), &claim(1, RETRY)).await;
+        assert!(claimed.is_err(), "{claimed:?}");
+    };
+    let old = with("old");
+    old.ready(PATIENCE).await.expect("a connection");
+    old.claim(&name(), &claim(1, RETRY)).await.expect("granted at once");
+    // Each starts before the old one has looked again.
+    let first = with("new");
+    first.ready(PATIENCE).await.expect("a connection");
+    let second = with("new");
+    second.ready(PATIENCE).await.expect("a connection");
+    tokio::join!(claims_beside(&second, &old), claims_beside(&first, &old));
+
+    // Whoever has the old key once more takes its place again, and nobody claims under both.
+    let again = with("old");
+    again.ready(PATIENCE).await.expect("a connection");
+    tokio::join!(claims_beside(&again, &first), claims_beside(&old, &second));
+}
+
 #[tokio::test]
 async fn the_digest_key_is_agreed_on() {
     let server = RedisServer::start();

@@ -51,7 +51,7 @@ const BY_SCRIPT: ConnectionOptions = ConnectionOptions {
     look_every: HOUR,
     slots_every: HOUR,
     scripts_only: true,
-    puts_key: true,
+    is_read_only: false,
     body_survives: SURVIVES,
 };
 
@@ -60,7 +60,7 @@ const NO_PING: ConnectionOptions = ConnectionOptions {
     look_every: HOUR,
     slots_every: HOUR,
     scripts_only: false,
-    puts_key: true,
+    is_read_only: false,
     body_survives: SURVIVES,
 };
 
