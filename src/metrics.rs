@@ -9,7 +9,7 @@ mod routes;
 mod store_use;
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
@@ -46,6 +46,8 @@ pub struct Metrics {
     store_losses: IntCounter,
     store_used: StoreUse,
     store_may_evict: IntGauge,
+    /// Registered with the first figure: only PostgreSQL has it.
+    store_left_behind: OnceLock<IntGauge>,
     form_guard: IntCounterVec,
     reloads: IntCounterVec,
     last_reload: IntGauge,
@@ -97,6 +99,7 @@ impl Metrics {
             )?,
             store_used: register(&registry, StoreUse::new()?)?,
             store_may_evict: gauge("onlyonce_store_may_evict", "1 while the store may drop records to make room.")?,
+            store_left_behind: OnceLock::new(),
             form_guard: counter(
                 "onlyonce_form_guard_total",
                 "Scripts that the form guard served, pages that it put its tag into or left as they are, and requests of outdated pages.",
@@ -195,6 +198,19 @@ impl Metrics {
         self.store_used.set(used);
         self.store_may_evict.set(i64::from(may_evict));
         self.store_losses.inc_by(losses.saturating_sub(self.store_losses.get()));
+    }
+
+    /// Sets at how many sessions of lost connections the store's server is still at work.
+    pub fn store_left_behind(&self, sessions: u64) {
+        const HELP: &str = "Sessions of lost connections at which PostgreSQL is still at work.";
+        let gauge = self.store_left_behind.get_or_init(|| {
+            let gauge =
+                IntGauge::new("onlyonce_store_sessions_left_behind", HELP).expect("a name that Prometheus takes");
+            // It is registered once, and its name is its own.
+            let _ = self.registry.register(Box::new(gauge.clone()));
+            gauge
+        });
+        gauge.set(i64::try_from(sessions).unwrap_or(i64::MAX));
     }
 
     /// The last requests that were refused.

@@ -254,6 +254,7 @@ fn exposition() -> String {
     metrics.observed_route("orders");
     metrics.asking_route("orders");
     metrics.probed_route("orders");
+    metrics.store_left_behind(0);
     metrics.render().expect("an exposition")
 }
 

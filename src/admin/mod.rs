@@ -276,6 +276,9 @@ impl Admin {
         let (store, up) = (&self.store, self.store.health() == Health::Up);
         let used = store.used_by_node().into_iter().map(|NodeUse { node, used_ratio }| (node, used_ratio)).collect();
         self.metrics.store_state(up, store.losses(), used, store.may_evict());
+        if let Some(left_behind) = store.left_behind() {
+            self.metrics.store_left_behind(left_behind);
+        }
         match self.metrics.render() {
             Ok(exposition) => answer(StatusCode::OK, EXPOSITION, exposition),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be shown: {error}\n")),

@@ -49,7 +49,7 @@ pub(super) struct NoteSighting {
 
 /// What this process does about a note that it can work with.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct KeyUse {
+pub(super) struct AgreedKey {
     pub(super) key: DigestKey,
     /// The note is about another key, and is replaced first.
     pub(super) replaces: bool,
@@ -125,7 +125,7 @@ impl Wanted {
 
 impl Agreement {
     /// What follows for a process that claims.
-    pub(super) fn settle(self, seen: NoteSighting) -> Result<KeyUse, NoteRefusal> {
+    pub(super) fn settle(self, seen: NoteSighting) -> Result<AgreedKey, NoteRefusal> {
         let NoteSighting { was_noted, is_young, is_rewritten } = seen;
         let needed = |is_needed| if is_needed { Settling::Needed } else { Settling::Done };
         let (key, replaces, settling, is_loss) = match self {
@@ -138,7 +138,7 @@ impl Agreement {
             Self::Forgotten(key) => (key, true, Settling::UnlessAlone, false),
             Self::Withheld => return Err(NoteRefusal::Withheld),
         };
-        Ok(KeyUse { key, replaces, settling, is_loss })
+        Ok(AgreedKey { key, replaces, settling, is_loss })
     }
 
     /// What follows for a process that only reads.
@@ -246,7 +246,7 @@ mod tests {
             );
 
             let forgotten = Agreement::Forgotten(ours).settle(seen);
-            let replaced = KeyUse { key: ours, replaces: true, settling: Settling::UnlessAlone, is_loss: false };
+            let replaced = AgreedKey { key: ours, replaces: true, settling: Settling::UnlessAlone, is_loss: false };
             assert_eq!(forgotten, if was_noted { Err(NoteRefusal::Replaced) } else { Ok(replaced) });
             assert_eq!(Agreement::Withheld.settle(seen), Err(NoteRefusal::Withheld));
         }

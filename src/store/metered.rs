@@ -130,6 +130,10 @@ impl Store for Metered {
         self.store.may_evict()
     }
 
+    fn left_behind(&self) -> Option<u64> {
+        self.store.left_behind()
+    }
+
     fn health(&self) -> Health {
         self.store.health()
     }

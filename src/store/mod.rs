@@ -218,6 +218,11 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
+    /// At how many sessions of lost connections the server is still at work, if that is known. Does no I/O.
+    fn left_behind(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether the store can be reached, as far as is known now. Does no I/O.
     fn health(&self) -> Health;
 }

@@ -1,5 +1,6 @@
 //! Changes of operators.
 
+use super::stored_bytes::{joined, whole};
 use super::*;
 
 pub(super) fn seen(record: Record) -> RecordSnapshot {
@@ -101,12 +102,12 @@ pub(in crate::store) async fn what_was_settled_by_hand_is_replayed(subject: &Sub
         let by_hand = transitions::complete_by_hand(sight, reply(body), 8, false).expect("unknown");
         assert_eq!(swap(store, &name, &by_hand).await, SwapResult::Done);
         let record = by_hand.to.expect("a record");
-        assert_eq!(refuse(store, &name, &claim(2, HOLD)).await.record, record);
+        let replayed = refuse(store, &name, &claim(2, HOLD)).await.record;
+        assert_eq!(joined(whole(store, &name, replayed).await), joined(record.clone().into_record()));
         // Too late, for the owner as for another operator.
-        assert_eq!(
-            settle(store, &name, &completed(&mine, b"late")).await,
-            Settled::Kept(Box::new(record.into_record()))
-        );
+        let late = settle(store, &name, &completed(&mine, b"late")).await;
+        let Settled::Kept(kept) = late else { panic!("{length}") };
+        assert_eq!(joined(whole(store, &name, *kept).await), joined(record.into_record()));
     }
 }
 

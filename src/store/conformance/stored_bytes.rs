@@ -76,7 +76,7 @@ pub(in crate::store) async fn an_outcome_that_is_written_again_is_known_to_be_th
 }
 
 /// A record with its body.
-async fn whole(store: &dyn Store, name: &RecordName, mut record: Record) -> Record {
+pub(super) async fn whole(store: &dyn Store, name: &RecordName, mut record: Record) -> Record {
     if let Some(body) = record.apart_body().cloned()
         && let State::Completed { reply, .. } = &mut record.state
     {
@@ -87,7 +87,7 @@ async fn whole(store: &dyn Store, name: &RecordName, mut record: Record) -> Reco
 }
 
 /// A record with its body in one piece.
-fn joined(mut record: Record) -> Record {
+pub(super) fn joined(mut record: Record) -> Record {
     if let State::Completed { reply, .. } = &mut record.state {
         let body = reply.body.pieces().concat().into();
         Arc::make_mut(reply).body = vec![body].into();

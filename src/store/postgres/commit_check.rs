@@ -1,8 +1,13 @@
 //! Finds out whether owners can renew. A server whose standby is away answers questions as ever, and no commit ends: no owner
 //! can renew, so none may be taken for lost.
+//!
+//! The first commit that ends after a connect shows something more. A server that was restarted shows what was committed before
+//! and waited for a standby then, also while that standby is still away; a failover forgets it. The log is one sequence: once a
+//! later commit has ended, everything before it is where commits have to be.
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +40,12 @@ const TOLD_AFTER: Duration = Duration::from_secs(3);
 pub(super) struct CommitHealth {
     seen: watch::Sender<Commits>,
     doubted: Notify,
+    /// Whether one has ended that began after the connect.
+    has_ended: AtomicBool,
     /// What the check commits with.
     process: Mutex<Option<ServerProcess>>,
+    /// The session that it begins with.
+    first: Mutex<Option<Session>>,
 }
 
 /// What the check has seen last.
@@ -52,8 +61,31 @@ enum Commits {
 }
 
 impl CommitHealth {
-    pub(super) fn new() -> Self {
-        Self { seen: watch::Sender::new(Commits::NotYet), doubted: Notify::new(), process: Mutex::default() }
+    /// Of a server to which the check has this session. Without one, there is no room for it yet.
+    pub(super) fn new(session: Option<Session>) -> Self {
+        let process = Mutex::new(session.as_ref().map(|session| session.process.clone()));
+        Self {
+            seen: watch::Sender::new(Commits::NotYet),
+            doubted: Notify::new(),
+            has_ended: AtomicBool::new(false),
+            process,
+            first: Mutex::new(session),
+        }
+    }
+
+    /// Of a server that is only looked at: nothing is committed.
+    pub(super) fn unchecked() -> Self {
+        Self { has_ended: AtomicBool::new(true), ..Self::new(None) }
+    }
+
+    /// Waits for the first commit, if none has ended since the connect, and returns whether it has ended.
+    pub(super) async fn first_has_ended(&self, deadline: Instant) -> bool {
+        if !self.has_ended.load(Ordering::Acquire) {
+            let is_known = |seen: &Commits| !matches!(seen, Commits::NotYet);
+            // The sender is borrowed, so it is not closed.
+            let _ = tokio::time::timeout_at(deadline, self.seen.subscribe().wait_for(is_known)).await;
+        }
+        self.has_ended.load(Ordering::Acquire)
     }
 
     pub(super) fn hang(&self) -> bool {
@@ -87,7 +119,14 @@ impl CommitHealth {
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.clone());
     }
 
+    fn first_session(&self) -> Option<Session> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn set(&self, seen: Commits) {
+        if let Commits::End(_) = seen {
+            self.has_ended.store(true, Ordering::Release);
+        }
         self.seen.send_replace(seen);
     }
 }
@@ -108,7 +147,7 @@ const OPENED_WITHIN: Duration = Duration::from_secs(5);
 
 impl CommitCheck<'_> {
     pub(super) async fn run(&self) -> Infallible {
-        let (mut session, mut has_failed) = (None, false);
+        let (mut session, mut has_failed) = (self.primary.commits.first_session(), false);
         loop {
             let begun = Instant::now();
             match self.commit(&mut session).await {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use super::dial::PostgresDialer;
+use super::pool::{COMMITTING, MOST, READING};
 use super::postgres_error::PostgresError;
 use super::schema::{self, Tables};
 use super::session::Session;
@@ -102,6 +103,11 @@ pub(super) const COMMITS: &str = "onlyonce commits";
 pub(super) const LISTENER: &str = "onlyonce listens";
 pub(super) const LOOKS: &str = "onlyonce looks";
 
+/// The most connections of one sidecar to the primary: those for calls, to ask, to commit, to listen, and to look.
+pub(super) const MOST_CONNECTIONS: usize = MOST + 4;
+/// Those that a connect opens at once: the ones for calls, and those to ask and to commit. The one to look is closed again.
+pub(super) const LEAST_CONNECTIONS: usize = COMMITTING.least + READING.least + 2;
+
 /// Refuses a pooler that gives one process of the server to several sessions in turn. While another session is within a
 /// transaction, it has its process to itself: either that is the one that the first had, or the first gets another now.
 pub(super) async fn refuse_pooler(dialer: &PostgresDialer, candidate: &Candidate) -> Result<(), PostgresError> {
@@ -182,6 +188,6 @@ pub(super) async fn findings(session: &Session, timeline: u32) -> Result<Vec<Ser
         ),
         names => add("replicas", format!("commits wait for {names} (synchronous_standby_names)")),
     }
-    add("connections", format!("up to {} for each sidecar, of {}", super::pool::MOST + 4, text(6)));
+    add("connections", format!("up to {} for each sidecar, of {}", MOST_CONNECTIONS, text(6)));
     Ok(findings)
 }

@@ -9,7 +9,7 @@ use super::PostgresOptions;
 use super::agreement::DigestKeyAgreement;
 use super::commit_check::{CommitCheck, CommitHealth};
 use super::dial::PostgresDialer;
-use super::examine::{self, CALLS};
+use super::examine::{self, CALLS, COMMITS};
 use super::failover;
 use super::pool::{self, COMMITTING, READING, SessionPool};
 use super::postgres_error::PostgresError;
@@ -123,6 +123,14 @@ impl PrimaryKeeper {
                 pool.add(open_session(&self.dialer, &candidate.endpoint).await?);
             }
         }
+        let commits = if self.options.is_read_only {
+            CommitHealth::unchecked()
+        } else if committing.is_jammed() {
+            // Each process that waits costs the server a connection.
+            CommitHealth::new(None)
+        } else {
+            CommitHealth::new(Some(Session::open(&self.dialer, &candidate.endpoint, COMMITS, None).await?))
+        };
         self.timeline = self.timeline.max(candidate.timeline);
         // Owners may have been unable to renew until now, also where this process has just started; and a standby may lack what
         // they did last. Read-only use shows how long owners have been silent, and concludes nothing.
@@ -130,7 +138,6 @@ impl PrimaryKeeper {
             self.usable_since.note_break();
         }
         let examine::Candidate { endpoint, session: control, timeline, clock, .. } = candidate;
-        let commits = CommitHealth::new();
         Ok(ConnectedPrimary { endpoint, control, committing, reading, commits, timeline, clock })
     }
 

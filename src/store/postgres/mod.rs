@@ -341,6 +341,11 @@ impl Store for Postgres {
         self.shared.state.losses()
     }
 
+    fn left_behind(&self) -> Option<u64> {
+        let primary = self.shared.link.state().ok()?;
+        u64::try_from(primary.count_left_behind()).ok()
+    }
+
     fn health(&self) -> Health {
         if self.shared.link.state().is_ok() { Health::Up } else { Health::Down }
     }

@@ -120,8 +120,13 @@ impl SessionPool {
 
     /// Whether a process of a lost session may still be at work: what was sent to it may still be committed.
     pub(super) fn leaves_any_behind(&self) -> bool {
+        self.count_left_behind() > 0
+    }
+
+    /// How many processes of lost sessions may still be at work.
+    pub(super) fn count_left_behind(&self) -> usize {
         self.count();
-        !self.left_behind().is_empty()
+        self.left_behind().len()
     }
 
     /// All processes that work for this pool, or may.

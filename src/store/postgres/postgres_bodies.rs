@@ -40,12 +40,20 @@ fn allowed(timeout: Duration, length: u64) -> Duration {
     timeout + Duration::from_millis(length.saturating_mul(2 * TURNS as u64 * 1000) / LEAST_RATE)
 }
 
-/// The chunks of a body are those of one attempt at one operation.
-fn owner_of(name: &RecordName, token: Token) -> [u8; 32] {
-    let mut owner = [0; 32];
-    owner[..16].copy_from_slice(&name.digest);
-    owner[16..].copy_from_slice(&token.0);
-    owner
+/// Who writes a body. An operator or a probe completes a record whose owner may be writing another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writer {
+    Owner,
+    Exchange,
+}
+
+/// The chunks of a body are those of one attempt at one operation, and of one writer.
+fn owner_of(name: &RecordName, token: Token, writer: Writer) -> Vec<u8> {
+    let mark: &[u8] = match writer {
+        Writer::Owner => &[],
+        Writer::Exchange => &[1],
+    };
+    [&name.digest[..], &token.0, mark].concat()
 }
 
 impl PostgresCall<'_> {
@@ -66,6 +74,7 @@ impl PostgresCall<'_> {
     pub(super) async fn write_body(
         &self,
         token: Token,
+        writer: Writer,
         pieces: &[Bytes],
         lives: Duration,
     ) -> Result<(Cut, SystemTime), StoreError> {
@@ -73,7 +82,7 @@ impl PostgresCall<'_> {
         let _turn = self.shared.turns.writing.acquire().await.ok();
         // The body is cut only now, because an encrypted body is a copy.
         let (chunks, cut) = self.shared.format.cut_aside(self.name, token, pieces).await;
-        let owner = owner_of(self.name, token);
+        let owner = owner_of(self.name, token, writer);
         // The record's time to live starts when all chunks are written.
         let lives = lives + self.shared.body_survives + allowed(self.shared.timeout, cut.stored());
         let mut place = None;
@@ -85,6 +94,13 @@ impl PostgresCall<'_> {
         // There is one chunk at least.
         let place = place.ok_or_else(|| StatementError::Strange("no chunk".to_owned()))?;
         Ok((cut, place))
+    }
+
+    /// Whether an exchange has written the body of the record that was read.
+    pub(super) async fn is_exchanged(&self, token: Token) -> Result<bool, StoreError> {
+        let owner = owner_of(self.name, token, Writer::Exchange);
+        let rows = self.ask(|all| &all.first_chunk, &[&self.key, &[owner].as_slice(), &piece(0)]).await?;
+        Ok(!rows.is_empty())
     }
 
     async fn put_chunks(
@@ -120,15 +136,17 @@ impl PostgresCall<'_> {
 pub(super) struct PostgresChunks {
     store: Postgres,
     name: RecordName,
-    owner: [u8; 32],
+    /// Of each writer. Only the record shows whose body is its own.
+    owners: Vec<Vec<u8>>,
     cut: Cut,
-    /// Where in time they lie, once the first was read.
-    place: Option<SystemTime>,
+    /// Where in time they lie, and whose they are, once the first was read.
+    place: Option<(SystemTime, Vec<u8>)>,
 }
 
 impl PostgresChunks {
     pub(super) fn new(store: Postgres, name: &RecordName, body: &ApartBody) -> Self {
-        Self { store, name: name.clone(), owner: owner_of(name, body.token), cut: body.cut, place: None }
+        let owners = [Writer::Owner, Writer::Exchange].map(|writer| owner_of(name, body.token, writer)).to_vec();
+        Self { store, name: name.clone(), owners, cut: body.cut, place: None }
     }
 
     async fn get(&mut self, index: u64) -> Result<Option<Bytes>, StoreError> {
@@ -138,20 +156,20 @@ impl PostgresChunks {
         let lies_at = self.cut.lies_at(index);
         let deadline = Instant::now() + allowed(shared.timeout, lies_at.end - lies_at.start);
         let session = shared.link.primary()?.to_read()?;
-        let (owner, piece) = (&self.owner[..], piece(index));
+        let piece = piece(index);
         let mut rows = match &self.place {
-            Some(place) => session.ask(|all| &all.chunk, &[place, &owner, &piece], deadline).await,
+            Some((place, owner)) => session.ask(|all| &all.chunk, &[place, owner, &piece], deadline).await,
             None => {
                 let key = record_key(&shared.prefix, &self.name);
-                session.ask(|all| &all.first_chunk, &[&key, &owner, &piece], deadline).await
+                session.ask(|all| &all.first_chunk, &[&key, &self.owners, &piece], deadline).await
             }
         }?;
         if rows.is_empty() && self.place.is_none() {
-            rows = session.ask(|all| &all.lost_chunk, &[&owner, &piece], deadline).await?;
+            rows = session.ask(|all| &all.lost_chunk, &[&self.owners, &piece], deadline).await?;
         }
         let Some(row) = rows.first() else { return Ok(None) };
         let strange = |error: tokio_postgres::Error| StatementError::Strange(error.to_string());
-        self.place = Some(row.try_get(1).map_err(strange)?);
+        self.place = Some((row.try_get(1).map_err(strange)?, row.try_get(2).map_err(strange)?));
         Ok(Some(Bytes::copy_from_slice(row.try_get(0).map_err(strange)?)))
     }
 }

@@ -8,13 +8,14 @@ use tokio::time::Instant;
 use tokio_postgres::{Row, Statement};
 
 use super::PostgresShared;
+use super::postgres_bodies::Writer;
 use super::postgres_error::StatementError;
 use super::postgres_link::ConnectedPrimary;
 use super::session::{Session, StatementParameters};
 use super::sql::Statements;
 use crate::record::codec::{self, Placement, VERSION};
 use crate::record::transitions::{self, ClaimTransition, CompareAndSwap, RenewTransition, StoredRecord};
-use crate::record::{Claim, Record, RecordName, State, Token};
+use crate::record::{Claim, Phase, Record, RecordName, State, Token};
 use crate::store::format::RecordFormat;
 use crate::store::{Claimed, FOREVER, Released, Renewed, Settled, StoreError, SwapResult};
 
@@ -42,6 +43,8 @@ const TRIES: usize = 8;
 
 const KEEPS_CHANGING: &str = "the record changes as fast as it is read";
 const NO_COMMITS: &str = "commits of PostgreSQL do not end, or its connections are being opened again";
+const UNCONFIRMED: &str = "PostgreSQL has the outcome, and no commit has ended there since this sidecar connected: a standby may \
+                           lack it";
 const LEFT_BEHIND: &str = "PostgreSQL may still be at work on an earlier call: what that commits is not seen yet";
 
 /// Larger bodies lie apart, so that rows are narrow: a row that does not fit into a quarter of a page is moved out of it by the
@@ -146,15 +149,15 @@ impl PostgresCall<'_> {
     /// Writes `record`, which is `settled` as it is to be stored.
     pub(super) async fn settle(&self, record: &Record, settled: &Record) -> Result<Settled, StoreError> {
         let mut call = None;
-        let (placement, body_at) = match &record.state {
-            State::Completed { reply, .. } if reply.body.stored_len() > NARROW => {
+        let (placement, body_at) = match wide_body(record) {
+            Some(body) => {
                 let lives = transitions::time_to_live(record);
-                let (cut, body_at) = self.write_body(record.claim.token, reply.body.stored(), lives).await?;
+                let (cut, body_at) = self.write_body(record.claim.token, Writer::Owner, body, lives).await?;
                 // That may have taken its time, and the session.
                 call = Some(self.again()?);
                 (Placement::Apart(cut), Some(body_at))
             }
-            _ => (Placement::Within, None),
+            None => (Placement::Within, None),
         };
         call.as_ref().unwrap_or(self).write(record, settled, placement, body_at).await
     }
@@ -183,7 +186,12 @@ impl PostgresCall<'_> {
             }
             // A body that lies apart is not compared; what is beside it is.
             let is_same = kept.summary() == record.summary();
-            let kept = if is_same { RecordFormat::kept(kept, record, settled) } else { kept };
+            let kept = if is_same && !self.is_exchanged(record.claim.token).await? {
+                RecordFormat::kept(kept, record, settled)
+            } else {
+                kept
+            };
+            self.may_be_told(&kept).await?;
             if kept == *settled {
                 // An earlier try has written it. Its client is answered only if a failover cannot forget that.
                 self.confirm().await?;
@@ -232,17 +240,24 @@ impl PostgresCall<'_> {
         let (state, owner, at_most) = (&state[..], &owner[..], millis(at_most));
         let swapped = match &swap.to {
             Some(record) => {
-                let lives = millis(transitions::time_to_live(record));
-                // The body is stored within the record, whatever its size: the owner may be writing another one.
-                let bytes = self.shared.format.encode(self.name, record, Placement::Within);
-                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-                    [&self.key, &bytes, &lives, &state, &owner, &at_most];
-                self.ask(|all| &all.exchange, &parameters).await?
+                let lives = transitions::time_to_live(record);
+                let (mut call, mut placement, mut body_at, mut expires_at) = (None, Placement::Within, None, None);
+                if let Some(body) = wide_body(record) {
+                    // An owner that renews while the body is written is heard of.
+                    let Some(seen) = self.read().await? else { return Ok(SwapResult::Changed(None)) };
+                    expires_at = Some(seen.expires_at);
+                    let (cut, place) = self.write_body(record.claim.token, Writer::Exchange, body, lives).await?;
+                    (placement, body_at) = (Placement::Apart(cut), Some(place));
+                    // That may have taken its time, and the session.
+                    call = Some(self.again()?);
+                }
+                let bytes = self.shared.format.encode(self.name, record, placement);
+                let lives = millis(lives);
+                let parameters: StatementParameters<'_> =
+                    &[&self.key, &bytes, &lives, &state, &owner, &at_most, &body_at, &expires_at];
+                call.as_ref().unwrap_or(self).ask(|all| &all.exchange, parameters).await?
             }
-            None => {
-                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&self.key, &state, &owner, &at_most];
-                self.ask(|all| &all.exchange_away, &parameters).await?
-            }
+            None => self.ask(|all| &all.exchange_away, &[&self.key, &state, &owner, &at_most]).await?,
         };
         if !swapped.is_empty() {
             self.tell();
@@ -261,7 +276,7 @@ impl PostgresCall<'_> {
         Ok(self.count(|all| &all.confirm, &[&self.key]).await.map(drop)?)
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         pick: impl FnOnce(&Statements) -> &Statement,
         parameters: StatementParameters<'_>,
@@ -302,8 +317,20 @@ impl PostgresCall<'_> {
         self.shared.format.read(self.name, &seen.bytes)
     }
 
+    /// Whether nothing forgets this record, if it is an outcome: its request may have waited for a standby, and been cut off.
+    async fn may_be_told(&self, record: &Record) -> Result<(), StoreError> {
+        match record.summary().phase {
+            Phase::InFlight | Phase::Unknown => Ok(()),
+            Phase::Completed | Phase::Unreplayable => match self.primary.commits.first_has_ended(self.deadline).await {
+                true => Ok(()),
+                false => Err(StoreError::Uncertain(UNCONFIRMED.into())),
+            },
+        }
+    }
+
     async fn held(&self, seen: &SeenRow) -> Result<StoredRecord, StoreError> {
         let record = self.record(seen)?;
+        self.may_be_told(&record).await?;
         let (phase, terms) = (record.summary().phase, record.claim.terms);
         let usable = &self.shared.usable_since;
         let mut silent_for = usable.confirmed_silence(phase, &terms, seen.left);
@@ -313,6 +340,14 @@ impl PostgresCall<'_> {
             silent_for = usable.confirmed_silence(phase, &terms, seen.left);
         }
         Ok(StoredRecord { record, silent_for })
+    }
+}
+
+/// The body that must not lie in the row.
+fn wide_body(record: &Record) -> Option<&[Bytes]> {
+    match &record.state {
+        State::Completed { reply, .. } if reply.body.stored_len() > NARROW => Some(reply.body.stored()),
+        State::Completed { .. } | State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
     }
 }
 

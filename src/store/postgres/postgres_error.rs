@@ -35,6 +35,14 @@ pub enum PostgresError {
     /// The server answers, and refuses.
     #[error("PostgreSQL refuses to work: {0}")]
     Refused(String),
+    /// The server has no connection left, or none for this role.
+    #[error(
+        "PostgreSQL has too few connections for this user: {0}. A sidecar needs {needed} to start, and up to {most}: raise the \
+         CONNECTION LIMIT of the role, or max_connections",
+        needed = super::examine::LEAST_CONNECTIONS,
+        most = super::examine::MOST_CONNECTIONS
+    )]
+    TooManyConnections(String),
     /// The server is a standby.
     #[error("no primary among {0}: standbys decide about no claims, and the primary is looked for again")]
     NoPrimary(String),
@@ -116,6 +124,7 @@ impl PostgresError {
             | Self::Tls(_)
             | Self::Credentials(_)
             | Self::Refused(_)
+            | Self::TooManyConnections(_)
             | Self::NoPrimary(_)
             | Self::OldTimeline { .. }
             | Self::NoTables
@@ -131,7 +140,8 @@ impl PostgresError {
     pub(super) fn is_out_of_reach(&self) -> bool {
         match self {
             Self::Silent(_) | Self::Unreachable(_) | Self::PasswordFile(_) | Self::Tls(_) => true,
-            Self::Credentials(_) | Self::Refused(_) | Self::NoPrimary(_) | Self::OldTimeline { .. } => true,
+            Self::Credentials(_) | Self::Refused(_) | Self::TooManyConnections(_) => true,
+            Self::NoPrimary(_) | Self::OldTimeline { .. } => true,
             Self::NotYet | Self::Lost | Self::Pooler | Self::Version(_) | Self::Asynchronous(_) => false,
             Self::NoTables | Self::TablesToBeMade | Self::OtherTables(_) => false,
             Self::Rights(_) | Self::Randomness(_) => false,
@@ -161,6 +171,9 @@ impl PostgresError {
         if *fault.code() == SqlState::INVALID_PASSWORD || *fault.code() == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
         {
             return Self::Credentials(told);
+        }
+        if *fault.code() == SqlState::TOO_MANY_CONNECTIONS {
+            return Self::TooManyConnections(told);
         }
         Self::Refused(told)
     }

@@ -49,6 +49,11 @@ impl ConnectedPrimary {
         [committing, self.reading.processes()]
     }
 
+    /// How many processes of lost sessions may still be at work.
+    pub(super) fn count_left_behind(&self) -> usize {
+        self.committing.count_left_behind() + self.reading.count_left_behind()
+    }
+
     /// Drops all connections.
     pub(super) fn end(&self) {
         self.control.end();

@@ -105,13 +105,13 @@ const RELEASE: &str = "DELETE FROM onlyonce.records WHERE name = $1 AND expires_
                        RETURNING 1";
 
 /// An operator's change: *locked*, on this state (with the version before it), owner and attempt, and no longer to live than
-/// was seen.
+/// was seen. `$8`: nor has it been renewed since that was read, while its body was written.
 const EXCHANGE: &str = concat!(
     "UPDATE onlyonce.records AS r SET record = $2, expires_at = t.at, sweep_hour = ",
     hour!(),
-    ", body_at = NULL FROM ",
+    ", body_at = $7 FROM ",
     at!(),
-    " WHERE r.name = $1 AND r.expires_at > clock_timestamp()
+    " WHERE r.name = $1 AND r.expires_at > clock_timestamp() AND r.expires_at = coalesce($8::timestamptz, r.expires_at)
        AND substring(r.record FROM 1 FOR 2) = $4 AND substring(r.record FROM 5 FOR 20) = $5
        AND r.expires_at <= clock_timestamp() + $6::float8 * interval '1 millisecond' RETURNING 1"
 );
@@ -153,15 +153,18 @@ const MAKE_PARTITIONS: &str =
                                                               + interval '6 hours')";
 
 /// A chunk, where the record says that it lies. The subquery is run first, and leaves one partition to look into.
-const FIRST_CHUNK: &str = "SELECT chunk, expires_at FROM onlyonce.bodies
+const FIRST_CHUNK: &str = "SELECT chunk, expires_at, owner FROM onlyonce.bodies
                            WHERE expires_at = (SELECT body_at FROM onlyonce.records WHERE name = $1)
-                             AND owner = $2 AND piece = $3 LIMIT 1";
+                             AND owner = ANY ($2::bytea[]) AND piece = $3 LIMIT 1";
 
-/// A chunk of a record that is gone, wherever it lies.
-const LOST_CHUNK: &str = "SELECT chunk, expires_at FROM onlyonce.bodies WHERE owner = $1 AND piece = $2 LIMIT 1";
+/// A chunk of a record that is gone, wherever it lies. If there are bodies of two writers, nobody knows any more which was its own.
+const LOST_CHUNK: &str = "SELECT chunk, expires_at, owner FROM onlyonce.bodies
+                          WHERE owner = ANY ($1::bytea[]) AND piece = $2
+                            AND 2 > (SELECT count(DISTINCT owner) FROM onlyonce.bodies WHERE owner = ANY ($1::bytea[]) AND piece = $2)
+                          LIMIT 1";
 
 /// A chunk that lies there.
-const CHUNK: &str = "SELECT chunk, expires_at FROM onlyonce.bodies
+const CHUNK: &str = "SELECT chunk, expires_at, owner FROM onlyonce.bodies
                      WHERE expires_at = $1 AND owner = $2 AND piece = $3 LIMIT 1";
 
 /// Deletes records that expired more than an hour ago, so that a clock that is set back (by a failover) finds them as it

@@ -174,6 +174,29 @@ async fn a_server_is_reached_over_its_socket_over_ipv6_and_with_a_password_that_
     until("claims are made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
 }
 
+/// Without the connection that commits are checked on, nobody knows whether an owner is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_with_too_few_connections_is_told_how_many_are_needed() {
+    let server = PostgresServer::start();
+    server.sql(&format!("CREATE ROLE sidecar LOGIN CONNECTION LIMIT 5; {SCHEMA}{}", grants("sidecar")));
+    let store = Postgres::open(&address(&server, "sidecar"), &config(), HOUR);
+    // The server lets a session go some time after it was closed.
+    until("it says so", async || match store.shared.link.state() {
+        Err(why) => {
+            let told = why.to_string();
+            matches!(*why, PostgresError::TooManyConnections(_)) && told.contains("needs 6 to start, and up to 12")
+        }
+        Ok(_) => panic!("it is used"),
+    })
+    .await;
+    assert!(matches!(store.claim(&name(), &claim(1, RETRY)).await, Err(StoreError::Unavailable(_))));
+
+    server.sql("ALTER ROLE sidecar CONNECTION LIMIT 6");
+    until("claims are made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
+    let primary = store.shared.link.state().expect("a primary");
+    assert!(primary.commits.first_has_ended(Instant::now() + PATIENCE).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_is_spoken_and_the_certificate_is_checked() {
     let authority = Authority::new();

@@ -302,3 +302,73 @@ async fn attempts_to_connect_that_cannot_commit_do_not_pile_up() {
     standby_comes_back(&server);
     store.ready(PATIENCE).await.unwrap_or_else(|why| panic!("{why}"));
 }
+
+/// Who reads an outcome tells it to a client. A failover must not forget it then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outcome_that_waited_for_a_standby_is_told_after_a_restart_only_when_the_standby_has_it() {
+    let mut server = PostgresServer::start();
+    let of = address(&server, "postgres");
+    let store = open_with(&of, &with_timeout(Duration::from_secs(2))).await;
+    let (done, held, mine) = (name(), name(), claim(1, RETRY));
+    for name in [&done, &held] {
+        until("it is claimed", async || store.claim(name, &mine).await.is_ok()).await;
+    }
+    let standby = server.start_standby(&["fsync=off"]);
+    server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+    server.reload();
+    const SYNCHRONOUS: &str = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    until("commits wait for the standby", async || server.sql(SYNCHRONOUS) == "1").await;
+    let state_of = |server: &PostgresServer, name: &RecordName| {
+        server.sql(&format!(
+            "SELECT encode(substring(record FROM 2 FOR 1), 'hex') FROM onlyonce.records WHERE name = 'onlyonce:{name}'"
+        ))
+    };
+    const IN_FLIGHT: &str = "01";
+    until("the standby has both", async || [&done, &held].iter().all(|name| state_of(&standby, name) == IN_FLIGHT))
+        .await;
+
+    standby.freeze();
+    let settled = store.settle(&done, &completed(&mine, b"{}")).await;
+    assert!(matches!(settled, Err(StoreError::Uncertain(_))), "{settled:?}");
+    assert_eq!(state_of(&server, &done), IN_FLIGHT, "nobody sees it while it waits");
+    server.kill();
+    server.restart();
+    let other = open_with(&of, &with_timeout(Duration::from_secs(2))).await;
+    for store in [&store, &other] {
+        until("what is in flight is told", async || match store.claim(&held, &claim(2, RETRY)).await {
+            Ok(Claimed::Refused(seen)) => seen.record.claim == mine,
+            Ok(granted) => panic!("{granted:?}"),
+            Err(_) => false,
+        })
+        .await;
+        assert_ne!(state_of(&server, &done), IN_FLIGHT, "now it is seen");
+        for _ in 0..3 {
+            let claimed = store.claim(&done, &claim(2, RETRY)).await;
+            assert!(matches!(claimed, Err(StoreError::Uncertain(_))), "{claimed:?}");
+            let found = store.find(&done).await;
+            assert!(matches!(found, Err(StoreError::Uncertain(_))), "{found:?}");
+        }
+        // Its owner is not told either that it is written.
+        let again = store.settle(&done, &completed(&mine, b"{}")).await;
+        assert!(again.is_err(), "{again:?}");
+        assert_eq!(store.health(), Health::Up);
+    }
+    // Whoever only looks shows what is there.
+    let options = PostgresOptions { is_read_only: true, ..PostgresOptions::default() };
+    let looker = Postgres::open_with(&of, &config(), options);
+    looker.ready(PATIENCE).await.unwrap_or_else(|why| panic!("{why}"));
+    assert!(looker.find(&done).await.expect("an answer").is_some());
+
+    standby.thaw();
+    for store in [&store, &other] {
+        until("it is told", async || match store.claim(&done, &claim(2, RETRY)).await {
+            Ok(Claimed::Refused(seen)) => seen.record.claim == mine,
+            Ok(granted) => panic!("{granted:?}"),
+            Err(_) => false,
+        })
+        .await;
+    }
+    server.kill();
+    standby.promote();
+    assert_ne!(state_of(&standby, &done), IN_FLIGHT, "what was told is not forgotten");
+}

@@ -89,6 +89,59 @@ async fn a_name_has_one_owner_and_what_is_expired_is_swept() {
     assert_eq!(server.sql(partitions), before.to_string());
 }
 
+/// An operator completes what an owner may be settling: each body is the right one, and none is in a row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_was_given_by_hand_lies_apart_and_is_not_taken_for_the_owner_s() {
+    let server = Arc::new(PostgresServer::start());
+    let store = open(&server).await;
+    until("claims may be made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
+    let of = |mine: &Claim, byte: u8, length: usize| {
+        let body = vec![Bytes::from(vec![byte; length])].into();
+        let reply = Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
+        SettledRecord::new(mine.clone(), &Settlement::Completed(reply.into()), 5)
+    };
+    let body_of = async |name: &RecordName| {
+        let record = store.find(name).await.expect("an answer").expect("a record").record;
+        let crate::record::State::Completed { reply, .. } = &record.state else { panic!("{record:?}") };
+        match StoredBody::of(&store, name, &reply.body).await.expect("a body") {
+            Some(body) => body.rest().await.expect("all of it").concat(),
+            None => reply.body.pieces().concat(),
+        }
+    };
+    let widest = || server.sql("SELECT max(length(record)) FROM onlyonce.records").parse::<usize>().expect("a number");
+    let mine = claim(1, Terms { lease: Duration::ZERO, on_unknown: UnknownPolicy::Hold(HOUR), ..RETRY });
+    for length in [10, 5_000, 1024 * 1024] {
+        let name = name();
+        store.claim(&name, &mine).await.expect("an answer");
+        let seen = store.find(&name).await.expect("an answer").expect("a record");
+        let swap = CompareAndSwap { seen: seen.seen(), to: Some(of(&mine, b'h', length)) };
+        assert_eq!(store.compare_and_swap(&name, &swap).await.expect("an answer"), SwapResult::Done);
+        assert!(body_of(&name).await == vec![b'h'; length], "{length}");
+        // The owner comes back with an outcome that looks the same from outside. It is not what is kept.
+        let own = of(&mine, b'o', length);
+        let Settled::Kept(kept) = store.settle(&name, &own).await.expect("an answer") else { panic!("{length}") };
+        assert!(*kept != *own, "{length}");
+        assert!(body_of(&name).await == vec![b'h'; length], "{length}");
+        assert!(widest() < 1500, "{}", widest());
+    }
+
+    // The owner is first: its body stays, and that of the exchange is of no record, and expires.
+    let name = name();
+    store.claim(&name, &mine).await.expect("an answer");
+    let seen = store.find(&name).await.expect("an answer").expect("a record");
+    assert_eq!(store.settle(&name, &of(&mine, b'o', 70_000)).await.expect("an answer"), Settled::Written);
+    let swap = CompareAndSwap { seen: seen.seen(), to: Some(of(&mine, b'h', 70_000)) };
+    let swapped = store.compare_and_swap(&name, &swap).await.expect("an answer");
+    assert!(matches!(swapped, SwapResult::Changed(Some(_))), "{swapped:?}");
+    assert!(body_of(&name).await == vec![b'o'; 70_000]);
+    assert_eq!(store.settle(&name, &of(&mine, b'o', 70_000)).await.expect("an answer"), {
+        Settled::Kept(Box::new((*of(&mine, b'o', 70_000)).clone()))
+    });
+    const ENDLESS: &str =
+        "SELECT count(*) FROM onlyonce.bodies WHERE expires_at > clock_timestamp() + interval '3 hours'";
+    assert_eq!(server.sql(ENDLESS), "0", "all of them expire with their partition");
+}
+
 /// The rights that are printed are enough, and the owner's are not needed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_with_the_rights_that_are_printed_can_do_everything() {
