@@ -322,8 +322,8 @@ fn must_be(methods: &[Method], allow: &'static str, head: &Parts) -> Result<(), 
 }
 
 fn record(name: &str) -> Result<RecordName, AdminError> {
-    // What operators did to a record is shown with it, and changed by nobody.
-    let parsed = name.parse().and_then(|name: RecordName| if name.is_audit() { Err(NotAName) } else { Ok(name) });
+    // What is kept beside a record, as what operators did to it, is shown with it or not at all, and changed by nobody.
+    let parsed = name.parse().and_then(|name: RecordName| if name.is_of_request() { Ok(name) } else { Err(NotAName) });
     parsed.map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("'{name}' is no record: {error}.")))
 }
 

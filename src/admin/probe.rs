@@ -111,6 +111,10 @@ fn told(seen: &RecordSnapshot, wanted: ProbeRequest, by: &Sender) -> Result<Audi
 fn words(answer: &NextAnswer) -> (ProbeWord, String, Option<u64>) {
     match answer {
         NextAnswer::Came(outcome) => words_of(outcome),
+        NextAnswer::NotDue { last: ProbeOutcome::NotAsked(why), due_in } => {
+            let detail = format!("{why}; this is tried again in {}", seconds(*due_in));
+            (ProbeWord::NotAsked, detail, Some(millis(*due_in)))
+        }
         NextAnswer::NotDue { last, due_in } => {
             let (_, last, _) = words_of(last);
             let detail = format!("it was asked a moment ago ({last}), and may be asked again in {}", seconds(*due_in));

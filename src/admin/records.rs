@@ -96,7 +96,7 @@ impl RecordApi {
         let mut found = Vec::new();
         loop {
             let page = self.store.list(&listing).await.map_err(|error| AdminError::of_list(&error))?;
-            found.extend(page.records.into_iter().filter(|listed| !listed.name.is_audit() && query.fits(listed)));
+            found.extend(page.records.into_iter().filter(|listed| listed.name.is_of_request() && query.fits(listed)));
             listing.after = page.next;
             if listing.after.is_none() || found.len() >= query.limit || begun.elapsed() >= PATIENCE {
                 return Ok((found, listing.after.map(|Cursor(cursor)| cursor)));

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::metrics::Metrics;
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
-use crate::store::{ListError, ListQuery, Page, Store, StoreError, causes};
+use crate::store::{ListError, ListQuery, ListedRecord, Page, Store, StoreError, causes};
 
 /// Counts unknown records.
 pub(super) struct UnknownRecords {
@@ -177,7 +177,8 @@ impl UnknownRecords {
 
     fn found(&self, page: &Page) {
         let mut known = self.known();
-        for listed in page.records.iter().filter(|listed| !listed.name.is_observed()) {
+        let is_enforced = |listed: &&ListedRecord| listed.name.is_of_request() && !listed.name.is_observed();
+        for listed in page.records.iter().filter(is_enforced) {
             let seen = listed.seen.as_ref().ok();
             if let Some((seen, left)) = seen.and_then(|seen| Some((seen, unknown_for(seen)?))) {
                 let since = seen.summary.settled_at.unwrap_or(seen.summary.claim.claimed_at);

@@ -256,6 +256,9 @@ const OBSERVED: &str = "@observe";
 /// Appended to the name of a route: what operators did to its records. No route can have such a name.
 const AUDIT: &str = "@audit";
 
+/// Appended to the name of a route: who asks the backend about one of its records. No route can have such a name.
+const PROBE_LOCK: &str = "@probe";
+
 impl RecordName {
     /// The record of the same operation in observe mode, under a name of its own.
     pub fn observed(&self) -> Self {
@@ -267,9 +270,15 @@ impl RecordName {
         Self { route: format!("{}{AUDIT}", self.route).into(), digest: self.digest }
     }
 
-    /// Whether this is not the record of a request, but of what operators did to one.
-    pub fn is_audit(&self) -> bool {
-        self.route.ends_with(AUDIT)
+    /// The lock of whoever asks the backend about this record, under a name of its own.
+    pub fn probe_lock(&self) -> Self {
+        Self { route: format!("{}{PROBE_LOCK}", self.route).into(), digest: self.digest }
+    }
+
+    /// Whether this is the record of a request, and not one that is kept beside it: [`audit`](Self::audit),
+    /// [`probe_lock`](Self::probe_lock).
+    pub fn is_of_request(&self) -> bool {
+        !self.route.ends_with(AUDIT) && !self.route.ends_with(PROBE_LOCK)
     }
 
     /// Whether this is the record of an observed request.

@@ -71,6 +71,8 @@ pub enum ProbeVerdict {
 ///     when the claim was made is known only by the wall clock of another machine.
 /// - It must be seen twice by one looker, `after` apart on the looker's own clock, with no other answer in between. So a
 ///   store whose clock has jumped forward does not free a key within `after`.
+/// - A looker that is kept from asking, since another one asks, has got no answer: what it saw stays. Each looker goes by
+///   its own answers, whether one or several ask at a time.
 /// - For a record in flight the two are also a lease apart. A store that has failed over may have lost the last
 ///   renewals, and an owner that lives renews within its lease.
 /// - Between the two the record must be the same, and not renewed. The exchange checks this once more, at the store.

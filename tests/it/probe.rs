@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod others;
+mod turns;
 
 use std::time::{Duration, Instant};
 

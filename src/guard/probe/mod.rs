@@ -1,10 +1,11 @@
 //! Asks the backend about records whose outcome is unknown.
 //!
-//! For each record there is one run at most: it reads the record, asks, and acts on the answer, until the outcome is
+//! For each record there is one run at most in a process, and one at a time asks of all that share the store ([`lock`]). It reads the record, asks, and acts on the answer, until the outcome is
 //! known or nothing more can be learnt. It begins when the owner's attempt has ended unknown, when a repeat meets such a
 //! record, or when an operator asks. A repeat waits for one answer, and never longer than `probe.timeout`. Which answer
 //! means what is decided by [`reading`], and what follows from it by [`crate::record::probe`].
 
+mod lock;
 mod outcome;
 mod reading;
 mod run;
@@ -18,6 +19,8 @@ use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+#[cfg(test)]
+pub(super) use lock::ProbeLock;
 pub use outcome::{NextAnswer, NotAsked, ProbeOutcome};
 pub use reading::{Inconclusive, ProbeReading};
 
@@ -81,6 +84,8 @@ pub(super) struct ProbeRun {
     looks: watch::Sender<ProbeLooks>,
     /// Somebody waits for the next answer.
     hurry: Notify,
+    /// Another run has taken its place.
+    replaced: Notify,
 }
 
 /// One attempt of one owner. What is learnt of it says nothing of another one under the same key.
@@ -127,6 +132,9 @@ impl RunStage {
     }
 }
 
+/// The longest pause after an answer that tells nothing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// Runs at once.
 const MOST: usize = 1024;
 
@@ -149,19 +157,17 @@ impl Probes {
         let permit = self.room.take()?;
         let looks = watch::Sender::new(ProbeLooks { count: 0, last: None, stage: RunStage::Asking });
         let about = about.map_or_else(OnceLock::new, OnceLock::from);
-        let run = Arc::new(ProbeRun { about, looks, hurry: Notify::new() });
-        runs.insert(name.clone(), Arc::clone(&run));
+        let run = Arc::new(ProbeRun { about, looks, hurry: Notify::new(), replaced: Notify::new() });
+        if let Some(replaced) = runs.insert(name.clone(), Arc::clone(&run)) {
+            // It is not to keep the lock from the new one.
+            replaced.replaced.notify_one();
+        }
         Some((run, Some(permit)))
     }
 
     /// The run of this record, if there is one.
     pub(super) fn known(&self, name: &RecordName) -> Option<Arc<ProbeRun>> {
         self.runs().get(name).cloned()
-    }
-
-    /// Whether this is still the run of this record.
-    fn is_current(&self, name: &RecordName, run: &Arc<ProbeRun>) -> bool {
-        self.runs().get(name).is_some_and(|known| Arc::ptr_eq(known, run))
     }
 
     /// Removes this run, and not one that has replaced it.

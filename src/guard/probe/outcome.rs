@@ -66,23 +66,29 @@ pub enum NotAsked {
     /// Only the owner may ask, with the credentials of its client.
     #[error("the route's probe has no credential of its own (probe.authorization)")]
     NoCredential,
+    /// One sidecar at a time asks about a record, and keeps to its pauses.
+    #[error("another sidecar is asking about this record, or is about to ask again")]
+    AnotherAsks,
     /// The store did not answer.
     #[error("the store did not answer")]
     Store,
+    /// The record is damaged, or of a newer version.
+    #[error("the record cannot be read")]
+    Unreadable,
     /// Too many records are asked about.
     #[error("too many unknown outcomes are asked about at once")]
     Busy,
 }
 
 impl ProbeOutcome {
-    /// The label of the metric. `None`: there was nothing to ask about.
+    /// The label of the metric. `None`: there was nothing to ask about, or it is another sidecar's to ask.
     pub(super) fn result(&self) -> Option<ProbeResult> {
         match self {
             Self::Completed(_) => Some(ProbeResult::Found),
             Self::Released | Self::Absent(_) => Some(ProbeResult::Absent),
             Self::Inconclusive(_) => Some(ProbeResult::Inconclusive),
+            Self::Changed | Self::NotAsked(NotAsked::AnotherAsks) => None,
             Self::NotAsked(_) => Some(ProbeResult::NotAsked),
-            Self::Changed => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The run of one record: reads it, asks, acts on the answer, and asks again.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,11 @@ use tokio::time::Instant;
 
 use super::super::limit::Permit;
 use super::super::{Guard, NotChanged};
-use super::{NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun, ProbedAttempt, ProbedBy, RunStage};
+use super::lock::ProbeLock;
+use super::{
+    LONGEST_PAUSE, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun, ProbedAttempt, ProbedBy,
+    RunStage,
+};
 use crate::clock;
 use crate::fail_point::{self, Step};
 use crate::key::ProbeValues;
@@ -17,10 +22,10 @@ use crate::metrics::RecordState;
 use crate::record::probe::{
     AbsenceRule, FoundEffect, ProbeFacts, ProbeLook, ProbeProgress, ProbeStep, complete_by_probe,
 };
-use crate::record::transitions::CompareAndSwap;
+use crate::record::transitions::{CompareAndSwap, RecordSnapshot};
 use crate::record::{Phase, RecordName, Reply, State};
 use crate::rule::ProbeAnswer;
-use crate::store::{Store, SwapResult};
+use crate::store::{Store, StoreError, SwapResult};
 
 /// A run, with all that it needs.
 pub(super) struct Run {
@@ -31,8 +36,34 @@ pub(super) struct Run {
     pub(super) _permit: Permit,
 }
 
-/// The longest pause after an answer that tells nothing.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Until the next question.
+struct Pause {
+    /// Also where somebody waits for it.
+    at_least: Duration,
+    at_most: Duration,
+    /// Also where nobody waits for it by then. Else this is left to the next repeat.
+    asks_when_due: bool,
+}
+
+/// Why a pause is over.
+enum Woken {
+    /// Somebody waits for the next answer.
+    Wanted,
+    Due,
+    /// The process stops, or another run has taken the place of this one.
+    Stops,
+}
+
+/// What is asked, and of which record.
+struct Question {
+    seen: RecordSnapshot,
+    /// When reading it began, by the clock since boot.
+    read_at: Duration,
+    rule: AbsenceRule,
+    target: String,
+    host: Option<HeaderValue>,
+}
+
 /// The shortest pause between two questions, where `after` is not shorter.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// After so many answers that tell nothing, the record is left to the next repeat.
@@ -41,53 +72,91 @@ const TRIES: u32 = 12;
 impl Run {
     /// Asks until the outcome is known, or nothing more is to be expected.
     pub(super) async fn go_on(self) {
+        let store = &*self.guard.store;
+        let mut lock = ProbeLock::new(&self.name, self.plan.probe.timeout);
         let (mut progress, mut in_vain) = (ProbeProgress::default(), 0);
         loop {
-            let outcome = self.look(&mut progress).await;
+            let outcome = self.look(&mut lock, &mut progress).await;
             if let Some(result) = outcome.result() {
                 self.guard.metrics.probe(&self.name.route, result);
             }
             self.log(&outcome);
-            let pause = match &outcome {
-                ProbeOutcome::Absent(again_in) => Some(*again_in),
-                ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(NotAsked::Store) => {
-                    in_vain += 1;
-                    (in_vain < TRIES).then(|| self.pause(in_vain))
-                }
-                ProbeOutcome::NotAsked(_)
-                | ProbeOutcome::Completed(_)
-                | ProbeOutcome::Released
-                | ProbeOutcome::Changed => None,
-            };
-            let earliest = match &outcome {
-                ProbeOutcome::Absent(_) => self.pause(0),
-                _ => pause.unwrap_or_default(),
-            };
-            if pause.is_none() {
-                // Before it is told, so that whoever comes then begins anew.
+            let Some(pause) = self.pause_after(&outcome, &progress, &mut in_vain) else {
+                // Before it is told, so that whoever comes then begins anew, and is not in the way of itself.
+                lock.release(store).await;
                 self.guard.probes.remove(&self.name, &self.run);
+                return self.run.tell(outcome, RunStage::Over);
+            };
+            self.run.tell(outcome, RunStage::Pausing(Instant::now() + pause.at_least));
+            let woken = lock.keep(store, LONGEST_PAUSE, self.wait(&pause)).await;
+            match woken {
+                Woken::Wanted => self.run.asks(),
+                Woken::Due if pause.asks_when_due => self.run.asks(),
+                Woken::Due | Woken::Stops => return lock.release(store).await,
             }
-            let stage = if pause.is_some() { RunStage::Pausing(Instant::now() + earliest) } else { RunStage::Over };
-            self.run.tell(outcome, stage);
-            let Some(pause) = pause else { return };
-            if !self.wait(pause, earliest).await || !self.guard.probes.is_current(&self.name, &self.run) {
-                return;
-            }
-            self.run.asks();
         }
     }
 
-    /// Waits until the next question is due, or somebody waits for it. `false`: the process stops.
-    async fn wait(&self, pause: Duration, earliest: Duration) -> bool {
-        let due = Instant::now() + pause;
-        if !self.guard.abandon.sleep(earliest.min(pause)).await {
-            return false;
+    /// How long it waits for its next question. `None`: this was the last one.
+    fn pause_after(&self, outcome: &ProbeOutcome, progress: &ProbeProgress, in_vain: &mut u32) -> Option<Pause> {
+        // What another is asking about is asked about. An owner, who may know more, and who has seen an absence go on
+        // by themselves all the same.
+        let goes_on = self.plan.by == ProbedBy::Owner || *progress != ProbeProgress::NothingYet;
+        match outcome {
+            ProbeOutcome::Absent(again_in) => {
+                Some(Pause { at_least: self.pause(0).min(*again_in), at_most: *again_in, asks_when_due: true })
+            }
+            ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(NotAsked::Store) => {
+                let pause = self.pause_in_vain(in_vain)?;
+                Some(Pause { at_least: pause, at_most: pause, asks_when_due: true })
+            }
+            ProbeOutcome::NotAsked(NotAsked::AnotherAsks) => {
+                let at_least = self.pause_in_vain(in_vain)?;
+                let at_most = if goes_on { at_least } else { LONGEST_PAUSE };
+                Some(Pause { at_least, at_most, asks_when_due: goes_on })
+            }
+            ProbeOutcome::NotAsked(
+                NotAsked::NotKept
+                | NotAsked::HostNotKept
+                | NotAsked::TimeoutNotKept
+                | NotAsked::Unusable(_)
+                | NotAsked::NoProbe
+                | NotAsked::NoCredential
+                | NotAsked::Unreadable
+                | NotAsked::Busy,
+            )
+            | ProbeOutcome::Completed(_)
+            | ProbeOutcome::Released
+            | ProbeOutcome::Changed => None,
         }
+    }
+
+    /// Waits until the next question is due, or somebody waits for it.
+    async fn wait(&self, pause: &Pause) -> Woken {
+        let due = Instant::now() + pause.at_most;
+        let waiting = async {
+            if !self.guard.abandon.sleep(pause.at_least).await {
+                return Woken::Stops;
+            }
+            tokio::select! {
+                biased;
+                goes_on = self.guard.abandon.sleep(due.saturating_duration_since(Instant::now())) => {
+                    if goes_on { Woken::Due } else { Woken::Stops }
+                }
+                () = self.run.hurry.notified() => Woken::Wanted,
+            }
+        };
         tokio::select! {
             biased;
-            goes_on = self.guard.abandon.sleep(due.saturating_duration_since(Instant::now())) => goes_on,
-            () = self.run.hurry.notified() => true,
+            () = self.run.replaced.notified() => Woken::Stops,
+            woken = waiting => woken,
         }
+    }
+
+    /// The pause after one more in vain, unless it was the last try.
+    fn pause_in_vain(&self, in_vain: &mut u32) -> Option<Duration> {
+        *in_vain += 1;
+        (*in_vain < TRIES).then(|| self.pause(*in_vain))
     }
 
     /// The pause after so many answers in vain.
@@ -96,29 +165,49 @@ impl Run {
         first.saturating_mul(1 << in_vain.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
     }
 
-    /// One question.
-    async fn look(&self, progress: &mut ProbeProgress) -> ProbeOutcome {
-        let ProbePlan { probe, ask, .. } = &*self.plan;
+    /// One question, if it is this run's turn.
+    async fn look(&self, lock: &mut ProbeLock, progress: &mut ProbeProgress) -> ProbeOutcome {
+        let store = &*self.guard.store;
+        // Whoever has nothing to ask, or cannot, takes no lock.
+        if let Err(outcome) = self.read().await {
+            return outcome;
+        }
+        match lock.take(store).await {
+            Ok(true) => lock.keep(store, Duration::MAX, self.ask(progress)).await,
+            Ok(false) => ProbeOutcome::NotAsked(NotAsked::AnotherAsks),
+            Err(error) => ProbeOutcome::NotAsked(self.failed(&error)),
+        }
+    }
+
+    /// Reads the record, and makes the question.
+    async fn read(&self) -> Result<Question, ProbeOutcome> {
         let read_at = clock::since_boot();
         let held = match self.guard.store.find(&self.name).await {
             Ok(Some(held)) => held,
-            Ok(None) => return ProbeOutcome::Changed,
-            Err(_) => return ProbeOutcome::NotAsked(NotAsked::Store),
+            Ok(None) => return Err(ProbeOutcome::Changed),
+            Err(error) => return Err(ProbeOutcome::NotAsked(self.failed(&error))),
         };
         let seen = held.seen();
         let attempt = ProbedAttempt::of(&seen.summary.claim);
         if *self.run.about.get_or_init(|| attempt) != attempt {
             // The key was freed, and is used again.
-            return ProbeOutcome::Changed;
+            return Err(ProbeOutcome::Changed);
         }
         let facts = ProbeFacts::of(&seen.summary.claim, &self.name, self.guard.store.encryption_keys());
         let rule = self.absence_rule(facts.as_ref());
         if rule.counts_in(&seen).is_none() {
-            return ProbeOutcome::Changed;
+            return Err(ProbeOutcome::Changed);
         }
-        let (target, host) = match self.question(seen.summary.phase, facts) {
+        let (target, host) = self.question(seen.summary.phase, facts).map_err(ProbeOutcome::NotAsked)?;
+        Ok(Question { seen, read_at, rule, target, host })
+    }
+
+    /// Asks, and acts on the answer. The record is read again: whoever had the lock before may have settled it.
+    async fn ask(&self, progress: &mut ProbeProgress) -> ProbeOutcome {
+        let ProbePlan { probe, ask, .. } = &*self.plan;
+        let Question { seen, read_at, rule, target, host } = match self.read().await {
             Ok(question) => question,
-            Err(why) => return ProbeOutcome::NotAsked(why),
+            Err(outcome) => return outcome,
         };
         fail_point::reach(Step::BeforeProbe).await;
         let reading = ask(target, host).await;
@@ -185,7 +274,19 @@ impl Run {
                 done
             }
             Ok(SwapResult::Changed(_)) => ProbeOutcome::Changed,
-            Err(NotChanged::Untold(_) | NotChanged::Store(_)) => ProbeOutcome::NotAsked(NotAsked::Store),
+            Err(NotChanged::Untold(error) | NotChanged::Store(error)) => ProbeOutcome::NotAsked(self.failed(&error)),
+        }
+    }
+
+    /// What a failure of the store means.
+    fn failed(&self, error: &StoreError) -> NotAsked {
+        tracing::debug!(record = %self.name, error = error as &dyn Error, "the store has failed a probe");
+        match error {
+            StoreError::Unreadable { .. } => NotAsked::Unreadable,
+            StoreError::Unavailable(_)
+            | StoreError::Refused(_)
+            | StoreError::Uncertain(_)
+            | StoreError::Unacknowledged(_) => NotAsked::Store,
         }
     }
 
@@ -196,6 +297,8 @@ impl Run {
                 "the backend has nothing of an unknown attempt; it is asked again"),
             ProbeOutcome::Inconclusive(why) => tracing::warn!(event = "probe_in_vain", %record, %why,
                 "a probe tells nothing of an unknown attempt"),
+            ProbeOutcome::NotAsked(why @ NotAsked::AnotherAsks) => tracing::debug!(%record, %why,
+                "the backend is not asked about an unknown attempt"),
             ProbeOutcome::NotAsked(why) => tracing::info!(event = "probe_not_asked", %record, %why,
                 "the backend is not asked about an unknown attempt"),
             // The change itself is logged where it is made.

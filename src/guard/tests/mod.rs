@@ -55,6 +55,8 @@ enum Fault {
     Slow(Duration),
     /// It is done this much later.
     Late(Duration),
+    /// The record cannot be read.
+    Unreadable,
 }
 
 /// The memory store, with calls that go wrong by plan.
@@ -96,6 +98,10 @@ impl Plan {
         match fault {
             None => call.await,
             Some(Fault::Refused) => Err(StoreError::Unavailable("by plan".into()).into()),
+            Some(Fault::Unreadable) => {
+                let source = crate::record::codec::Unreadable::Damaged("by plan");
+                Err(StoreError::Unreadable { name: "by plan".to_owned(), source }.into())
+            }
             Some(Fault::RequestLost) => Err(StoreError::Uncertain("by plan".into()).into()),
             Some(Fault::Slow(time)) => {
                 let answer = call.await;
