@@ -19,7 +19,7 @@ use super::lease::{Lease, RecordOutcome, SendFence};
 use super::lease_state::SendRefusal;
 use super::limit::Permit;
 use super::policy::{self, Outcome};
-use super::replay_permission::Sealed;
+use super::replay_permission::{OriginalAnswer, Sealed};
 use super::send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome};
 use super::waiting;
 use crate::clock;
@@ -38,8 +38,10 @@ pub enum AttemptResult<R> {
     Answered(Arc<Reply>),
     /// The response of this attempt: what was read of it, and the rest of the body.
     Streamed(Arc<Reply>, R),
-    /// The response that another owner recorded first.
+    /// The response that another owner, an operator or a probe recorded first.
     Recorded(Sealed<Arc<Reply>>),
+    /// Another recorded first that the operation took effect, without a response.
+    AlreadyCompleted(Sealed<OriginalAnswer>),
     /// The request certainly did not run.
     NotSent,
     /// The request was not sent: the owner could not confirm its lease.
@@ -119,7 +121,7 @@ impl Attempt {
         lease.note(became(&outcome, &written));
         fail_point::reach(Step::AfterComplete).await;
         let (another, written) = match written {
-            Ok(WriteResult::Another(reply)) => (reply, Ok(())),
+            Ok(WriteResult::Another(kept)) => (kept, Ok(())),
             Ok(WriteResult::Asked) => (None, Ok(())),
             Err(error) => (None, Err(error)),
         };
@@ -224,8 +226,8 @@ where
 enum WriteResult {
     /// It is written as asked.
     Asked,
-    /// Another record is there, and stays. Its response, if every client of the key is to get that.
-    Another(Option<Arc<Reply>>),
+    /// Another record is there, and stays. What every client of the key is told by it, if it is final.
+    Another(Option<RecordedResult>),
 }
 
 fn became(outcome: &Outcome, written: &Result<WriteResult, StoreError>) -> RecordOutcome {
@@ -240,11 +242,22 @@ fn became(outcome: &Outcome, written: &Result<WriteResult, StoreError>) -> Recor
     }
 }
 
+/// The result of an operation that another has recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordedResult {
+    /// Its response.
+    Reply(Arc<Reply>),
+    /// It took effect, and its response is not stored. Rare, so it is boxed.
+    Unreplayable(Box<OriginalAnswer>),
+}
+
 impl<R> AttemptResult<R> {
-    /// The client gets the recorded response if there is one, else the response of this attempt.
-    pub fn new(sent: SendOutcome<R>, recorded: Option<Arc<Reply>>) -> Self {
+    /// What is recorded is final, and every client of the key gets it, also that of an attempt whose own response came
+    /// too late. Else it gets the response of the attempt.
+    pub fn new(sent: SendOutcome<R>, recorded: Option<RecordedResult>) -> Self {
         match (recorded, sent) {
-            (Some(reply), _) => Self::Recorded(Sealed(reply)),
+            (Some(RecordedResult::Reply(reply)), _) => Self::Recorded(Sealed(reply)),
+            (Some(RecordedResult::Unreplayable(original)), _) => Self::AlreadyCompleted(Sealed(*original)),
             (None, SendOutcome::NotSent) => Self::NotSent,
             (None, SendOutcome::Unknown(reason)) => Self::Lost(reason),
             (None, SendOutcome::Answered(ReceivedResponse { reply, rest, .. })) => match rest {
@@ -259,20 +272,28 @@ impl<R> AttemptResult<R> {
     fn whole(&self) -> Option<Arc<Reply>> {
         match self {
             Self::Answered(reply) | Self::Recorded(Sealed(reply)) => Some(Arc::clone(reply)),
-            Self::Streamed(..) | Self::NotSent | Self::InDoubt | Self::Replaced | Self::Lost(_) => None,
+            Self::AlreadyCompleted(_)
+            | Self::Streamed(..)
+            | Self::NotSent
+            | Self::InDoubt
+            | Self::Replaced
+            | Self::Lost(_) => None,
         }
     }
 }
 
-/// The response of the record that was kept when the owner of `claim` settled. Every client of the key gets it, unless
-/// the key was used for another request in the meantime.
-pub fn recorded(claim: &Claim, kept: Record) -> Option<Arc<Reply>> {
+/// What the record says that was kept when the owner of `claim` settled, if that is final. Every client of the key gets
+/// it, unless the key was used for another request in the meantime.
+pub fn recorded(claim: &Claim, kept: Record) -> Option<RecordedResult> {
     if !claim.fingerprint.compare(&kept.claim.fingerprint).may_be_same() {
         return None;
     }
     match kept.state {
-        State::Completed { reply, .. } => Some(reply),
-        State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
+        State::Completed { reply, .. } => Some(RecordedResult::Reply(reply)),
+        State::Unreplayable { status, location, .. } => {
+            Some(RecordedResult::Unreplayable(Box::new(OriginalAnswer { status, location })))
+        }
+        State::InFlight | State::Unknown { .. } => None,
     }
 }
 
@@ -368,7 +389,7 @@ impl Recorder {
     }
 
     /// The release found another record. Where an operator or a probe has settled this very claim, its client gets that.
-    async fn instead_of_release(&self) -> Option<Arc<Reply>> {
+    async fn instead_of_release(&self) -> Option<RecordedResult> {
         let lease = &self.lease;
         match self.guard.store.find(&lease.name).await {
             Ok(Some(held)) if held.record.claim.token == lease.claim.token => recorded(&lease.claim, held.record),
@@ -380,7 +401,7 @@ impl Recorder {
     }
 
     /// The settling found another record.
-    fn instead(&self, kept: Record) -> Option<Arc<Reply>> {
+    fn instead(&self, kept: Record) -> Option<RecordedResult> {
         if kept.claim.token != self.lease.claim.token {
             self.lease.count_lost();
         }

@@ -88,6 +88,10 @@ impl Proxy {
                 });
                 answer.await
             }
+            AttemptResult::AlreadyCompleted(original) => {
+                let permission = Box::pin(self.permission(rule, question)).await;
+                Err(replay::already_completed(rule, original, permission.ok()))
+            }
             AttemptResult::NotSent => Err(refusal::unreachable()),
             AttemptResult::InDoubt => Err(refusal::store_unavailable()),
             AttemptResult::Replaced => Err(refusal::in_flight(rule)),

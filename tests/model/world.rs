@@ -205,6 +205,7 @@ impl Seen {
         match ended {
             AttemptResult::Answered(reply) if reply.status.is_success() => Self::Own(creator(reply.status)),
             AttemptResult::Recorded(reply) => Self::Replay(creator(shown(reply).status)),
+            AttemptResult::AlreadyCompleted(_) => Self::AlreadyCompleted,
             AttemptResult::Answered(_) | AttemptResult::Streamed(..) | AttemptResult::Lost(_) => Self::Trouble,
             AttemptResult::NotSent | AttemptResult::InDoubt | AttemptResult::Replaced => Self::Trouble,
         }

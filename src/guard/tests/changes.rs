@@ -78,19 +78,62 @@ async fn a_late_answer_of_any_kind_gives_its_client_what_a_probe_has_recorded() 
     }
 }
 
-/// Where no answer is recorded, the client of the attempt gets its own, and the record stays as it is.
+/// Where no answer is recorded, the client is told what every repeat is told: a late refusal would tell it that nothing
+/// happened.
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_of_the_attempt_is_given_to_its_client_where_none_is_recorded() {
-    let scene = Scene::new();
-    let operation = operation(1, HOLD);
-    let ownership = scene.own(&operation).await;
-    let swap = found(&scene, &operation).await;
-    let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
-    assert_eq!(done, SwapResult::Done);
-    let ended = run(ownership, created()).await.expect("an end");
-    assert!(matches!(ended, AttemptResult::Answered(_)), "{ended:?}");
-    let original = OriginalAnswer { status: StatusCode::OK, location: None };
-    assert_eq!(scene.repeat(&operation).await, Verdict::AlreadyCompleted(Sealed(original)));
+async fn a_late_answer_of_any_kind_tells_its_client_what_a_probe_has_found() {
+    let broken = |rest| {
+        let SendOutcome::Answered(received) = created() else { unreachable!("it is an answer") };
+        SendOutcome::Answered(ReceivedResponse { rest, ..received })
+    };
+    for late in [
+        created(),
+        answer(StatusCode::UNPROCESSABLE_ENTITY, "no"),
+        answer(StatusCode::INTERNAL_SERVER_ERROR, "no"),
+        answer(StatusCode::SERVICE_UNAVAILABLE, "later"),
+        broken(BodyRemainder::Oversized(())),
+        broken(BodyRemainder::Broken(LostReason::Broken)),
+        SendOutcome::Unknown(LostReason::Timeout),
+        SendOutcome::NotSent,
+    ] {
+        let told = format!("{late:?}");
+        let scene = Scene::new();
+        let operation = operation(1, HOLD);
+        let ownership = scene.own(&operation).await;
+        let swap = found(&scene, &operation).await;
+        let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
+        assert_eq!(done, SwapResult::Done);
+        let ended = run(ownership, late).await.expect("an end");
+        let original = OriginalAnswer { status: StatusCode::OK, location: None };
+        let AttemptResult::AlreadyCompleted(told_to_it) = ended else { panic!("{told}: {ended:?}") };
+        assert_eq!(told_to_it, Sealed(original.clone()), "{told}");
+        assert_eq!(scene.repeat(&operation).await, Verdict::AlreadyCompleted(Sealed(original)), "{told}");
+        assert!(scene.counts("onlyonce_lease_lost_total{route=\"orders\"} 0"), "{told}");
+    }
+}
+
+/// What another request of the key has come to is no answer to this one.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_its_client_s_where_the_key_was_freed_since() {
+    for is_used_again in [false, true] {
+        for late in [created(), answer(StatusCode::UNPROCESSABLE_ENTITY, "no")] {
+            let scene = Scene::new();
+            let operation = operation(1, HOLD);
+            let ownership = scene.own(&operation).await;
+            let gate = Arc::new(Notify::new());
+            let ended = run_until(ownership, &gate, late);
+            // It is sent.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let seen = scene.held(&operation).await.expect("a record").seen();
+            let swap = CompareAndSwap { seen, to: None };
+            let done = scene.sibling().change_by_probe(&operation.name, &swap, ASKED, None).await;
+            assert_eq!(done.expect("the store answers"), SwapResult::Done);
+            let _next = if is_used_again { Some(scene.own_elsewhere(&operation).await) } else { None };
+            gate.notify_one();
+            let ended = ended.await.expect("an end");
+            assert!(matches!(ended, AttemptResult::Answered(_)), "{is_used_again}: {ended:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,6 +76,7 @@ impl Body for RelayedBody {
                         // A repeat gets the actual outcome.
                         Ok(
                             AttemptResult::Recorded(_)
+                            | AttemptResult::AlreadyCompleted(_)
                             | AttemptResult::NotSent
                             | AttemptResult::InDoubt
                             | AttemptResult::Replaced

@@ -144,41 +144,54 @@ async fn values_of_the_first_request_are_kept_where_there_are_keys() {
     }
 }
 
-/// An owner is frozen for longer than its lease, and comes back with its answer. Its client gets what was found, where an
-/// answer was recorded, and else its own; whoever repeats it gets what is recorded.
+/// An owner is frozen for longer than its lease, and comes back with its answers, of every kind. What was found meanwhile is
+/// final: the clients of the attempts get it, as everybody does.
 #[tokio::test]
 async fn a_late_answer_of_the_attempt_meets_what_was_found() {
-    for answer in ["answer = \"probe\"", ""] {
+    for (answer_by, may_see) in [("answer = \"probe\"", true), ("", true), ("", false)] {
         let (store, gate) = (Store::redis(), Gate::new());
-        let backend = Backend::scripted([vec![Step::Wait(gate.clone()), Step::Answer], something()]).await;
-        let keys = format!("lease = \"1s\"\n{}", search(&format!("{answer}\n{OWN}")));
+        let authorization = if may_see { vec![] } else { vec![vec![answer("403 Forbidden", "closed")]; 99] };
+        let authorization = Backend::scripted(authorization).await;
+        let lates = [
+            vec![Step::Answer],
+            vec![answer("422 Unprocessable Content", "{}")],
+            vec![answer("500 Internal Server Error", "{}")],
+            vec![answer("201 Created", "x".repeat(2000))],
+            vec![say("HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{}"), Step::Close],
+            vec![Step::Reset],
+        ];
+        let count = lates.len();
+        let scripts = lates.into_iter().map(|late| [vec![Step::Wait(gate.clone())], late].concat());
+        let backend = Backend::scripted(scripts.chain(vec![something(); 99])).await;
+        let keys = format!("lease = \"1s\"\nmax_response_body = \"1KiB\"\nreplay_auth = \"{}\"", authorization.url());
+        let keys = format!("{keys}\n{}", search(&format!("{answer_by}\n{OWN}")));
         let setup = Setup::new(&backend.url()).store(&store).with("store", KEYS).route(&keys);
         let (owner, other) = (Process::start(&setup).await, Process::start(&setup).await);
-        let mut first = owner.begin(&order("k")).await;
-        backend.has_seen(1).await;
+        let mut firsts = Vec::new();
+        for key in 0..count {
+            firsts.push(owner.begin(&order(&format!("k{key}"))).await);
+            backend.has_seen(key + 1).await;
+        }
         owner.signal(Signal::STOP);
-        let found = async || {
-            let repeat = other.ask(&order("k")).await;
-            repeat.is_replay() || repeat.problem().1 == "already-completed"
-        };
-        until("it is found", found).await;
+        let is_final = |told: &Response| told.is_replay() || told.problem().1 == "already-completed";
+        for key in 0..count {
+            until("it is found", async || is_final(&other.ask(&order(&format!("k{key}"))).await)).await;
+        }
         owner.signal(Signal::CONT);
         gate.open();
-        let late = first.response().await;
-        if answer.is_empty() {
-            assert_eq!((late.status, late.is_replay()), (201, false), "{late:?}");
-            // The owner was away for long, and may have to connect to its store again.
-            let is_told = async || owner.ask(&order("k")).await.problem().1 == "already-completed";
-            until("the owner tells what is recorded", is_told).await;
-            for sidecar in [&owner, &other] {
-                let refused = sidecar.ask(&order("k")).await;
-                refused.refuses(409, "already-completed");
-                assert_eq!(refused.value("location"), Some("/orders/7"));
+        for (key, mut first) in firsts.into_iter().enumerate() {
+            let late = first.response().await;
+            if answer_by.is_empty() {
+                late.refuses(409, "already-completed");
+                assert_eq!(late.value("location"), may_see.then_some("/orders/7"), "{key}: {late:?}");
+            } else {
+                assert!(late.is_replay(), "{key}: {late:?}");
+                assert_eq!((late.status, late.text()), (200, r#"{"data":[{"id":7}]}"#), "{key}");
             }
-        } else {
-            assert!(late.is_replay(), "{late:?}");
-            assert_eq!((late.status, late.text()), (200, r#"{"data":[{"id":7}]}"#));
+            // The owner was away for long, and may have to connect to its store again.
+            let repeat = order(&format!("k{key}"));
+            until("the owner tells what is recorded", async || is_final(&owner.ask(&repeat).await)).await;
         }
-        assert_eq!(orders(&backend), 1);
+        assert_eq!(orders(&backend), count);
     }
 }
