@@ -55,7 +55,7 @@ enum Woken {
 }
 
 /// What is asked, and of which record.
-struct Question {
+struct ProbeQuestion {
     seen: RecordSnapshot,
     /// When reading it began, by the clock since boot.
     read_at: Duration,
@@ -180,7 +180,7 @@ impl Run {
     }
 
     /// Reads the record, and makes the question.
-    async fn read(&self) -> Result<Question, ProbeOutcome> {
+    async fn read(&self) -> Result<ProbeQuestion, ProbeOutcome> {
         let read_at = clock::since_boot();
         let held = match self.guard.store.find(&self.name).await {
             Ok(Some(held)) => held,
@@ -199,13 +199,13 @@ impl Run {
             return Err(ProbeOutcome::Changed);
         }
         let (target, host) = self.question(seen.summary.phase, facts).map_err(ProbeOutcome::NotAsked)?;
-        Ok(Question { seen, read_at, rule, target, host })
+        Ok(ProbeQuestion { seen, read_at, rule, target, host })
     }
 
     /// Asks, and acts on the answer. The record is read again: whoever had the lock before may have settled it.
     async fn ask(&self, progress: &mut ProbeProgress) -> ProbeOutcome {
         let ProbePlan { probe, ask, .. } = &*self.plan;
-        let Question { seen, read_at, rule, target, host } = match self.read().await {
+        let ProbeQuestion { seen, read_at, rule, target, host } = match self.read().await {
             Ok(question) => question,
             Err(outcome) => return outcome,
         };
