@@ -168,6 +168,11 @@ pub fn store_is_up(admin: SocketAddr) -> bool {
     metric(admin, "onlyonce_store_up") == 1
 }
 
+/// How many claims of a sidecar have failed at its store, by its metrics.
+pub fn claims_failed(admin: SocketAddr) -> u32 {
+    metric(admin, "onlyonce_store_errors_total{op=\"claim\"}")
+}
+
 fn metric(admin: SocketAddr, series: &str) -> u32 {
     let request = "GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
     let metrics = exchange(admin, request).expect("a sidecar that lives tells its metrics");

@@ -1,5 +1,7 @@
 //! Processes are killed and frozen at random under load, in front of an unreliable backend.
 //!
+//! Those of PostgreSQL are for `tests/run --all`, and are the same for it where there is something of the kind.
+//!
 //! In one storm the sidecars die, in another Redis and the backend, and in a third Redis is late while requests may be
 //! forwarded unguarded. In others the store fails and keeps its data: the Redis user lacks a right, the disk of an
 //! embedded store is full, or its folder is moved away. `ONLYONCE_STORM_SECONDS` makes them longer.
@@ -16,7 +18,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use onlyonce::store::AclRule;
+use onlyonce::store::{AclRule, SCHEMA, grants};
 use tempfile::TempDir;
 
 use crate::audit::audit;
@@ -60,6 +62,12 @@ enum Storm {
     PostgresSidecars,
     /// The primary of two PostgreSQL servers, whose commits wait for the other one, is killed, and the other is promoted.
     Failover,
+    /// PostgreSQL is late again and again, and the sidecars forward requests when it is unreachable.
+    LatePostgres,
+    /// The sidecars' role loses a right, or may not log in, and gets it back.
+    PostgresRights,
+    /// The disk of PostgreSQL becomes full and has room again.
+    PostgresFullDisk,
 }
 
 struct Scene {
@@ -77,6 +85,8 @@ enum Store {
     Embedded(Option<SmallDisk>),
     /// The second one is a synchronous replica of the first.
     Postgres(PostgresServer, Option<PostgresServer>),
+    /// On a disk of its own.
+    SmallPostgres(PostgresServer, SmallDisk),
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +115,10 @@ pub fn run_long() {
     rage(Storm::Postgres, seed, seconds);
     rage(Storm::PostgresSidecars, seed, seconds);
     rage(Storm::Failover, seed, seconds);
+    rage(Storm::LatePostgres, seed, seconds);
+    for storm in [Storm::PostgresRights, Storm::PostgresFullDisk] {
+        rage(storm, seed, seconds.div_ceil(2));
+    }
 }
 
 fn rage(storm: Storm, seed: u64, seconds: u32) {
@@ -135,8 +149,8 @@ fn rage(storm: Storm, seed: u64, seconds: u32) {
     });
     let last = ask_all(&keys, &scene.sidecars, &answers);
 
-    if storm == Storm::LateRedis {
-        assert_eq!(scene.unguarded(), 0, "requests went through unguarded, and Redis was only late");
+    if matches!(storm, Storm::LateRedis | Storm::LatePostgres) {
+        assert_eq!(scene.unguarded(), 0, "requests went through unguarded, and the store was only late");
     }
     let executions = read_ledger(&scene.backend.ledger);
     let answers = answers.into_inner().expect("no panic");
@@ -155,7 +169,10 @@ fn rage(storm: Storm, seed: u64, seconds: u32) {
         completed += usize::from(succeeded > 0);
     }
     let refused = answers.values().flatten().filter(|answer| answer.is_problem("store-unavailable")).count();
-    if matches!(storm, Storm::Rights | Storm::FullDisk | Storm::Folder) {
+    if matches!(
+        storm,
+        Storm::Rights | Storm::FullDisk | Storm::Folder | Storm::PostgresRights | Storm::PostgresFullDisk
+    ) {
         assert!(refused > 0, "nobody noticed");
     }
     let (requests, executed) = (answers.values().map(Vec::len).sum::<usize>(), executions.len());
@@ -176,8 +193,13 @@ impl Scene {
             Storm::Sidecars | Storm::Behind | Storm::LateRedis | Storm::Rights => Store::Redis(persistent()),
             Storm::FullDisk => Store::Embedded(Some(SmallDisk::mount(8, "FullDisk")?)),
             Storm::Folder => Store::Embedded(None),
-            Storm::Postgres | Storm::PostgresSidecars => {
+            Storm::Postgres | Storm::PostgresSidecars | Storm::LatePostgres | Storm::PostgresRights => {
                 Store::Postgres(PostgresServer::start_with(&["fsync=on"]), None)
+            }
+            Storm::PostgresFullDisk => {
+                let disk = SmallDisk::mount(128, "PostgresFullDisk")?;
+                let small = ["fsync=on", "min_wal_size=32MB", "max_wal_size=32MB"];
+                Store::SmallPostgres(PostgresServer::start_in(disk.path(), &small), disk)
             }
             Storm::Failover => {
                 let primary = PostgresServer::start_with(&["fsync=on", "synchronous_standby_names=*"]);
@@ -199,7 +221,11 @@ impl Scene {
                 let place = disk.as_ref().map_or(folder.path(), SmallDisk::path);
                 format!("embedded:{}", place.join(RECORDS).display())
             }
-            Store::Postgres(primary, None) => primary.url(),
+            Store::Postgres(primary, None) if storm == Storm::PostgresRights => {
+                primary.sql(&format!("CREATE ROLE {USER} LOGIN; {SCHEMA}{}", grants(USER)));
+                primary.url_as(USER)
+            }
+            Store::Postgres(primary, None) | Store::SmallPostgres(primary, _) => primary.url(),
             Store::Postgres(primary, Some(standby)) => {
                 format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port())
             }
@@ -207,8 +233,8 @@ impl Scene {
         let backend = Backend::start(folder.path(), Manner::Storm(seed), None);
         let route = "on_unknown = \"hold\"\nlease = \"1s\"";
         let mut config = config(&backend.url(), &url, route);
-        if storm == Storm::LateRedis {
-            // Redis is frozen for longer than a claim may take, and for much less than a connect may: late is not
+        if matches!(storm, Storm::LateRedis | Storm::LatePostgres) {
+            // The store is frozen for longer than a claim may take, and for much less than a connect may: late is not
             // unreachable.
             config = config.replace("timeout = \"10s\"", "timeout = \"1s\"\non_error = \"forward\"");
         }
@@ -241,6 +267,9 @@ impl Scene {
                 }
                 Storm::LateRedis | Storm::Rights | Storm::FullDisk | Storm::Folder => {
                     self.strike_store(addresses, &mut chance, &mut blows);
+                }
+                Storm::LatePostgres | Storm::PostgresRights | Storm::PostgresFullDisk => {
+                    self.hinder_postgres(&mut chance, &mut blows);
                 }
             }
         }
@@ -302,6 +331,63 @@ impl Scene {
         blows.kills += 1;
     }
 
+    /// The server keeps its data in each case.
+    fn hinder_postgres(&mut self, chance: &mut Chance, blows: &mut Blows) {
+        let pause = chance.millis(0..400);
+        let admins: Vec<SocketAddr> = self.sidecars.iter().map(|sidecar| sidecar.admin).collect();
+        // The first time it is noticed in any case, and later it may be noticed or not.
+        let until_noticed = |is_first: bool| {
+            let failed = || admins.iter().map(|&admin| client::claims_failed(admin)).sum::<u32>();
+            let before = failed();
+            if is_first {
+                until("claims fail", || (failed() > before).then_some(()));
+            }
+        };
+        match &mut self.store {
+            Store::Postgres(postgres, _) if self.storm == Storm::LatePostgres => {
+                postgres.freeze();
+                thread::sleep(Duration::from_millis(500) + pause);
+                postgres.thaw();
+                thread::sleep(Duration::from_millis(300) + pause);
+            }
+            Store::Postgres(postgres, _) => {
+                const LACKS: [&str; 6] = [
+                    "REVOKE SELECT ON onlyonce.records FROM",
+                    "REVOKE INSERT ON onlyonce.records FROM",
+                    "REVOKE UPDATE ON onlyonce.records FROM",
+                    "REVOKE DELETE ON onlyonce.records FROM",
+                    "REVOKE ALL ON onlyonce.notes FROM",
+                    "REVOKE USAGE ON SCHEMA onlyonce FROM",
+                ];
+                // What is lacked first is one that every claim needs.
+                let what = if blows.freezes == 0 { 1 } else { chance.below(LACKS.len()) };
+                postgres.sql(&format!("{} {USER}", LACKS[what]));
+                if chance.below(3) == 0 {
+                    postgres.sql(&format!(
+                        "ALTER ROLE {USER} NOLOGIN;
+                         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{USER}'"
+                    ));
+                    blows.kills += 1;
+                }
+                until_noticed(blows.freezes == 0);
+                thread::sleep(Duration::from_millis(200) + pause * 2);
+                postgres.sql(&format!("ALTER ROLE {USER} LOGIN; {}", grants(USER)));
+                thread::sleep(Duration::from_millis(300) + pause);
+            }
+            Store::SmallPostgres(postgres, disk) => {
+                disk.fill();
+                until_noticed(blows.freezes == 0);
+                thread::sleep(Duration::from_millis(500) + pause * 4);
+                disk.make_room();
+                // Without room for its log, it has crashed.
+                postgres.recover();
+                thread::sleep(Duration::from_millis(500) + pause);
+            }
+            Store::Redis(_) | Store::Embedded(_) => {}
+        }
+        blows.freezes += 1;
+    }
+
     /// Once, in the middle of the time: the primary is gone for good, with its disk.
     fn fail_over(&mut self, end: Instant, chance: &mut Chance) {
         let left = end.saturating_duration_since(Instant::now());
@@ -359,7 +445,7 @@ impl Scene {
                     blows.kills += 1;
                 }
             }
-            Store::Postgres(..) => {}
+            Store::Postgres(..) | Store::SmallPostgres(..) => {}
             Store::Embedded(None) => {
                 let (here, away) = (self.folder.path().join(RECORDS), self.folder.path().join("away"));
                 std::fs::rename(&here, &away).expect("to move it");

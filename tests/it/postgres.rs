@@ -71,6 +71,10 @@ async fn one_of_many_duplicates_runs_and_the_others_wait_for_it_or_are_refused()
         assert!(answer.text() == large);
     }
     assert_eq!(server.sql("SELECT count(*) FROM onlyonce.bodies"), "5");
+    // Only this store has sessions.
+    assert_eq!(one.metric("onlyonce_store_sessions_left_behind").await, 0.0);
+    let memory = Setup::new(&backend.url()).start().await;
+    assert!(!memory.admin("/metrics").await.text().contains("left_behind"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

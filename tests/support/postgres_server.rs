@@ -56,6 +56,14 @@ impl PostgresServer {
         Self::serve(folder, &["fsync=off", "ssl=on"])
     }
 
+    /// The same, with everything in a new folder of this one.
+    pub fn start_in(parent: &Path, settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir_in(parent).expect("a writable folder");
+        give(folder.path());
+        copy(TEMPLATE.as_path(), &folder.path().join("data"));
+        Self::serve(folder, settings)
+    }
+
     /// Puts these lines first in `pg_hba.conf`.
     pub fn let_in(&self, lines: &[&str]) {
         let path = self.folder.path().join("data/pg_hba.conf");
@@ -147,6 +155,18 @@ impl PostgresServer {
             }
             // A process of the last run is not gone yet.
             assert!(Instant::now() < until, "postgres does not start again: {}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until it answers after it has crashed by itself. It is started again where it has given up.
+    pub fn recover(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while !accepts(self.port()) {
+            if self.child.try_wait().expect("it is our child").is_some() {
+                self.restart();
+            }
+            assert!(Instant::now() < until, "postgres does not recover: {}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
     }
