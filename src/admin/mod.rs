@@ -41,7 +41,7 @@ pub use rules::{ActiveRules, check, look_up};
 
 use access::Operator;
 use error::{AdminError, AdminErrorKind};
-use records::{LIMIT, MOST, RecordApi, RecordFilter, Sender};
+use records::{ChangeAuthor, LIMIT, MOST, RecordApi, RecordFilter};
 use shape::{RefusalList, RefusedRequest};
 use status::{Figures, StoreStatus};
 
@@ -162,7 +162,7 @@ impl Admin {
                 must_be(&[Method::POST], "POST", head)?;
                 operator.may_change()?;
                 let wanted = parsed(&head.headers, body).await?;
-                changed(async move { records.release_many(wanted, &Sender { operator, peer }).await }).await
+                changed(async move { records.release_many(wanted, &ChangeAuthor { operator, peer }).await }).await
             }
             ["records", name] => {
                 must_be(&[Method::GET, Method::HEAD], READ, head)?;
@@ -176,20 +176,20 @@ impl Admin {
                 must_be(&[Method::POST], "POST", head)?;
                 operator.may_change()?;
                 let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
-                changed(async move { records.release(&name, wanted, &Sender { operator, peer }).await }).await
+                changed(async move { records.release(&name, wanted, &ChangeAuthor { operator, peer }).await }).await
             }
             ["records", name, "complete"] => {
                 must_be(&[Method::POST], "POST", head)?;
                 operator.may_change()?;
                 let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
-                changed(async move { records.complete(&name, wanted, &Sender { operator, peer }).await }).await
+                changed(async move { records.complete(&name, wanted, &ChangeAuthor { operator, peer }).await }).await
             }
             ["records", name, "probe"] => {
                 must_be(&[Method::POST], "POST", head)?;
                 operator.may_change()?;
                 let (name, wanted) = (record(name)?, parsed(&head.headers, body).await?);
                 let ask = Arc::clone(&self.ask_backend);
-                changed(async move { records.probe(&name, wanted, &Sender { operator, peer }, ask).await }).await
+                changed(async move { records.probe(&name, wanted, &ChangeAuthor { operator, peer }, ask).await }).await
             }
             _ => Err(AdminError::new(
                 AdminErrorKind::NotFound,

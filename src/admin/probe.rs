@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use super::Timestamp;
 use super::error::{AdminError, AdminErrorKind};
-use super::records::{RecordApi, Sender};
+use super::records::{ChangeAuthor, RecordApi};
 use super::shape::{ProbeRequest, ProbeResponse, ProbeWord, RecordEntry};
-use crate::guard::audit::{self, AuditLine, LONGEST_REASON};
+use crate::guard::audit::AuditAction;
 use crate::guard::{NextAnswer, ProbeOutcome};
 use crate::record::transitions::{OwnerState, RecordSnapshot};
 use crate::record::{Phase, RecordName};
-use crate::store::{StoreError, causes};
+use crate::store::causes;
 use crate::units::HumanDuration;
 
 /// Asks the backend about a record, and acts on the answer.
@@ -25,19 +25,15 @@ impl RecordApi {
         &self,
         name: &RecordName,
         wanted: ProbeRequest,
-        by: &Sender,
+        by: &ChangeAuthor,
         ask: AskBackend,
     ) -> Result<ProbeResponse, AdminError> {
         let seen = self.seen(name, None).await?;
         is_unknown(&seen).map_err(|refusal| refusal.about(name))?;
         let keep_for = seen.summary.claim.terms.retention;
-        let line = told(&seen, wanted, by)?;
-        if let Err(error) = audit::add(&*self.store, name, &line, keep_for).await {
-            if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
-                self.guard.withdraw(name, &line, "the line could not be written for certain", keep_for).await;
-            }
-            return Err(AdminError::untold(&error).about(name));
-        }
+        let line = by.audit_line(AuditAction::Probe, wanted.reason, &seen)?;
+        let announced = self.guard.announce(name, &line, keep_for).await;
+        announced.map_err(|error| AdminError::untold(&error).about(name))?;
         let (probe, mut detail, again_in) = words(&ask(name.clone()).await);
         match probe {
             ProbeWord::Found | ProbeWord::Released | ProbeWord::Pending => {}
@@ -86,25 +82,6 @@ fn is_unknown(seen: &RecordSnapshot) -> Result<(), AdminError> {
             refused(AdminErrorKind::Completed, "It is known what came of this request: there is nothing to ask about.")
         }
     }
-}
-
-fn told(seen: &RecordSnapshot, wanted: ProbeRequest, by: &Sender) -> Result<AuditLine, AdminError> {
-    if wanted.reason.chars().count() > LONGEST_REASON {
-        let detail = format!("A reason has {LONGEST_REASON} characters at most.");
-        return Err(AdminError::new(AdminErrorKind::BadRequest, detail));
-    }
-    Ok(AuditLine {
-        at: Timestamp::now(),
-        did: audit::ASKED.to_owned(),
-        by: by.operator.name().to_owned(),
-        from: by.peer.map(|peer| peer.ip().to_string()),
-        asked: None,
-        reason: Some(wanted.reason).filter(|reason| !reason.is_empty()),
-        force: false,
-        was: seen.summary.phase.into(),
-        status: None,
-        not_done: None,
-    })
 }
 
 /// What came of it, and when the backend is asked again, in milliseconds.

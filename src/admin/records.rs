@@ -26,8 +26,8 @@ use super::shape::{
     RecordPage, RecordVersionSeen, ReleaseRequest, StateName, UnknownList,
 };
 use super::{Timestamp, answer, story};
-use crate::guard::audit::{self, AuditLine, LONGEST_REASON};
-use crate::guard::{Guard, NotChanged, not_done};
+use crate::guard::audit::{self, AuditAction, AuditLine, LONGEST_REASON};
+use crate::guard::{Guard, NotChanged, why_not_done};
 use crate::record::transitions::{self, CompareAndSwap, RecordSnapshot, StoredRecord};
 use crate::record::{RecordName, ReplyBody, State};
 use crate::store::{Cursor, ListQuery, ListedRecord, Store, StoreError, StoredBody, SwapResult};
@@ -40,10 +40,37 @@ pub(super) struct RecordApi {
 }
 
 /// Who makes a change.
-pub(super) struct Sender {
+pub(super) struct ChangeAuthor {
     pub(super) operator: Operator,
     /// `None` on a Unix socket.
     pub(super) peer: Option<SocketAddr>,
+}
+
+impl ChangeAuthor {
+    /// The line of what this operator does.
+    pub(super) fn audit_line(
+        &self,
+        did: AuditAction,
+        reason: String,
+        seen: &RecordSnapshot,
+    ) -> Result<AuditLine, AdminError> {
+        if reason.chars().count() > LONGEST_REASON {
+            let detail = format!("A reason has {LONGEST_REASON} characters at most.");
+            return Err(AdminError::new(AdminErrorKind::BadRequest, detail));
+        }
+        Ok(AuditLine {
+            at: Timestamp::now(),
+            did: did.as_str().to_owned(),
+            by: self.operator.name().to_owned(),
+            from: self.peer.map(|peer| peer.ip().to_string()),
+            asked: None,
+            reason: Some(reason).filter(|reason| !reason.is_empty()),
+            force: false,
+            was: seen.summary.phase.into(),
+            status: None,
+            not_done: None,
+        })
+    }
 }
 
 /// How an operator makes a change.
@@ -51,7 +78,7 @@ struct ByHand<'a> {
     force: bool,
     /// Why; empty where the operator does not say.
     reason: String,
-    by: &'a Sender,
+    by: &'a ChangeAuthor,
 }
 
 /// A filter of records.
@@ -180,7 +207,7 @@ impl RecordApi {
         &self,
         name: &RecordName,
         wanted: ReleaseRequest,
-        by: &Sender,
+        by: &ChangeAuthor,
     ) -> Result<RecordChange, AdminError> {
         let seen = self.seen(name, wanted.was.as_ref()).await?;
         let swap = transitions::release_by_hand(seen.clone(), wanted.force);
@@ -192,7 +219,7 @@ impl RecordApi {
         &self,
         name: &RecordName,
         wanted: CompleteRequest,
-        by: &Sender,
+        by: &ChangeAuthor,
     ) -> Result<RecordChange, AdminError> {
         let by_hand = ByHand { force: wanted.force, reason: wanted.reason.clone(), by };
         let was = wanted.was.clone();
@@ -204,24 +231,11 @@ impl RecordApi {
         self.change(name, &seen, swap, by_hand).await
     }
 
-    /// What is told of a change, before it is made.
-    fn told(seen: &RecordSnapshot, swap: &CompareAndSwap, by_hand: &ByHand<'_>) -> Result<AuditLine, AdminError> {
-        if by_hand.reason.chars().count() > LONGEST_REASON {
-            let detail = format!("A reason has {LONGEST_REASON} characters at most.");
-            return Err(AdminError::new(AdminErrorKind::BadRequest, detail));
-        }
-        Ok(AuditLine {
-            at: Timestamp::now(),
-            did: if swap.to.is_some() { "complete" } else { "release" }.to_owned(),
-            by: by_hand.by.operator.name().to_owned(),
-            from: by_hand.by.peer.map(|peer| peer.ip().to_string()),
-            asked: None,
-            reason: Some(by_hand.reason.clone()).filter(|reason| !reason.is_empty()),
-            force: by_hand.force,
-            was: seen.summary.phase.into(),
-            status: swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16()),
-            not_done: None,
-        })
+    /// What the audit says of a change, before it is made.
+    fn audit_line(seen: &RecordSnapshot, swap: &CompareAndSwap, by_hand: &ByHand<'_>) -> Result<AuditLine, AdminError> {
+        let status = swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
+        let line = by_hand.by.audit_line(AuditAction::of(swap), by_hand.reason.clone(), seen)?;
+        Ok(AuditLine { force: by_hand.force, status, ..line })
     }
 
     /// The record as it is now. `was`: what the operator saw of it.
@@ -254,10 +268,10 @@ impl RecordApi {
         swap: CompareAndSwap,
         by_hand: ByHand<'_>,
     ) -> Result<RecordChange, AdminError> {
-        let line = Self::told(seen, &swap, &by_hand)?;
+        let line = Self::audit_line(seen, &swap, &by_hand)?;
         let done = match self.guard.change(name, &swap, &line).await {
             Ok(done) => Ok(done),
-            Err(NotChanged::Untold(error)) => return Err(AdminError::untold(&error).about(name)),
+            Err(NotChanged::NotAnnounced(error)) => return Err(AdminError::untold(&error).about(name)),
             Err(NotChanged::Store(error)) => Err(error),
         };
         let ByHand { force, reason, by } = by_hand;
@@ -269,7 +283,7 @@ impl RecordApi {
         };
         let was = StateName::from(seen.summary.phase).as_str();
         let status = swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
-        let why = not_done(&done);
+        let why = why_not_done(&done);
         match done {
             Ok(SwapResult::Done) => {
                 tracing::info!(target: "onlyonce", event, record = %name, was, status, force, by, from, reason, "{what}");
@@ -298,7 +312,7 @@ impl RecordApi {
     pub(super) async fn release_many(
         &self,
         wanted: BulkReleaseRequest,
-        by: &Sender,
+        by: &ChangeAuthor,
     ) -> Result<BulkReleaseResponse, AdminError> {
         let since = Timestamp::now().at_or_ago(&wanted.since);
         let since = since.map_err(|error| AdminError::new(AdminErrorKind::BadRequest, format!("since: {error}.")))?;
@@ -338,7 +352,7 @@ impl RecordApi {
         seen: Result<RecordSnapshot, crate::record::codec::Unreadable>,
         dry_run: bool,
         reason: &str,
-        by: &Sender,
+        by: &ChangeAuthor,
     ) -> Result<RecordEntry, AdminError> {
         let seen = seen.map_err(|why| {
             AdminError::new(AdminErrorKind::Unreadable, format!("It cannot be read: {why}.")).about(name)

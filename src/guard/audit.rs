@@ -27,7 +27,7 @@ use crate::timestamp::Timestamp;
 pub struct AuditLine {
     /// By the sidecar's clock.
     pub at: Timestamp,
-    /// `release`, `complete` or `probe`.
+    /// What was done: an [`AuditAction`], or what a newer version does.
     pub did: String,
     /// By which right: the token's name (`admin.token`, or that in `[admin.tokens]`), or `this machine` where none is set;
     /// [`BY_PROBE`].
@@ -54,8 +54,32 @@ pub struct AuditLine {
     pub not_done: Option<String>,
 }
 
-/// What is said to be done where an operator has the backend asked.
-pub const ASKED: &str = "probe";
+/// What an operator or a probe does to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditAction {
+    /// Its key is freed.
+    Release,
+    /// It is settled.
+    Complete,
+    /// An operator has the backend asked about it.
+    Probe,
+}
+
+impl AuditAction {
+    /// What this change does.
+    pub fn of(swap: &CompareAndSwap) -> Self {
+        if swap.to.is_some() { Self::Complete } else { Self::Release }
+    }
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Complete => "complete",
+            Self::Probe => "probe",
+        }
+    }
+}
 
 /// Lines that are kept of one record. With the longest reasons they are shorter than what a store puts apart.
 const MOST: usize = 25;
@@ -145,7 +169,7 @@ async fn change(
 fn shorten(told: &mut Vec<Value>) {
     let is_no_change = |line: &Value| {
         let is = |member, text| line.get(member).and_then(Value::as_str) == Some(text);
-        is("did", ASKED) || is("by", BY_PROBE) && line.get("not_done").is_some()
+        is("did", AuditAction::Probe.as_str()) || is("by", BY_PROBE) && line.get("not_done").is_some()
     };
     while told.len() > MOST {
         told.remove(told.iter().position(is_no_change).unwrap_or(0));
@@ -251,7 +275,7 @@ mod tests {
         add(&store, &name, &released, keep_for).await.expect("added");
         for minute in 0..2 * MOST as u64 {
             let at = Timestamp { millis: minute };
-            let asked = AuditLine { at, did: ASKED.to_owned(), by: "cron".to_owned(), ..line() };
+            let asked = AuditLine { at, did: AuditAction::Probe.as_str().to_owned(), by: "cron".to_owned(), ..line() };
             let tried = AuditLine { at, by: BY_PROBE.to_owned(), ..line() };
             for line in [asked, tried] {
                 add(&store, &name, &line, keep_for).await.expect("added");
@@ -262,14 +286,17 @@ mod tests {
         assert_eq!((&told[0], told.len()), (&released, MOST));
         assert!(told[1..].iter().all(|line| line.at.millis > 25), "the youngest of the others: {told:?}");
         // Changes take the room of questions, and then of older changes.
-        let completed =
-            |minute: u64| AuditLine { at: Timestamp { millis: minute }, did: "complete".to_owned(), ..line() };
+        let completed = |minute: u64| AuditLine {
+            at: Timestamp { millis: minute },
+            did: AuditAction::Complete.as_str().to_owned(),
+            ..line()
+        };
         for minute in 0..MOST as u64 {
             add(&store, &name, &completed(minute), keep_for).await.expect("added");
         }
         let all: Vec<AuditLine> = (0..MOST as u64).map(completed).collect();
         assert_eq!(read(&store, &name).await.expect("read"), all);
-        let asked = AuditLine { did: ASKED.to_owned(), ..line() };
+        let asked = AuditLine { did: AuditAction::Probe.as_str().to_owned(), ..line() };
         add(&store, &name, &asked, keep_for).await.expect("added");
         assert_eq!(read(&store, &name).await.expect("read"), all, "no question takes the room of a change");
     }
@@ -277,7 +304,7 @@ mod tests {
     fn line() -> AuditLine {
         AuditLine {
             at: Timestamp::now(),
-            did: "release".to_owned(),
+            did: AuditAction::Release.as_str().to_owned(),
             by: "admin.token".to_owned(),
             from: None,
             asked: None,

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::Guard;
-use super::audit::{self, AuditLine};
+use super::audit::{self, AuditAction, AuditLine};
 use crate::clock;
 use crate::fail_point::{self, Step};
 use crate::record::transitions::CompareAndSwap;
@@ -16,8 +16,8 @@ use crate::timestamp::Timestamp;
 /// Why a change is not made, or may not be.
 #[derive(Debug)]
 pub enum NotChanged {
-    /// Its line could not be written: nothing was done.
-    Untold(StoreError),
+    /// Its line for the audit could not be written: nothing was done.
+    NotAnnounced(StoreError),
     /// The store did not make it, or nobody knows.
     Store(StoreError),
 }
@@ -42,25 +42,21 @@ impl Guard {
         void_at: Option<Duration>,
     ) -> Result<SwapResult, NotChanged> {
         let keep_for = swap.seen.summary.claim.terms.retention;
-        if let Err(error) = audit::add(&*self.store, name, line, keep_for).await {
-            if let StoreError::Uncertain(_) | StoreError::Unacknowledged(_) = error {
-                // It may be there all the same.
-                self.withdraw(name, line, "the line could not be written for certain", keep_for).await;
-            }
-            not_changed(name, line, "its line for the audit could not be written", Some(&error));
-            return Err(NotChanged::Untold(error));
+        if let Err(error) = self.announce(name, line, keep_for).await {
+            log_not_changed(name, line, "its line for the audit could not be written", Some(&error));
+            return Err(NotChanged::NotAnnounced(error));
         }
         if void_at.is_some_and(|void_at| clock::since_boot() >= void_at) {
             let why = "it took so long that its owner may have been back";
             self.withdraw(name, line, why, keep_for).await;
-            not_changed(name, line, why, None);
+            log_not_changed(name, line, why, None);
             return Ok(SwapResult::Changed(None));
         }
         let done = self.store.compare_and_swap(name, swap).await;
-        if let Some(why) = not_done(&done) {
+        if let Some(why) = why_not_done(&done) {
             self.withdraw(name, line, why, keep_for).await;
             if !matches!(done, Err(StoreError::Uncertain(_) | StoreError::Unacknowledged(_))) {
-                not_changed(name, line, why, done.as_ref().err());
+                log_not_changed(name, line, why, done.as_ref().err());
             }
         }
         if let Ok(SwapResult::Done) = done {
@@ -84,7 +80,7 @@ impl Guard {
         let status = swap.to.as_ref().and_then(|record| record.summary().status).map(|status| status.as_u16());
         let line = AuditLine {
             at: Timestamp::now(),
-            did: if swap.to.is_some() { "complete" } else { "release" }.to_owned(),
+            did: AuditAction::of(swap).as_str().to_owned(),
             by: BY_PROBE.to_owned(),
             from: None,
             asked: Some(asked.to_owned()),
@@ -110,9 +106,19 @@ impl Guard {
                 tracing::warn!(target: "onlyonce", event, record = %name, was, status, by = BY_PROBE, asked, error = error as &dyn Error,
                     "{what}, or it was not done: the store did not answer");
             }
-            Ok(SwapResult::Changed(_)) | Err(NotChanged::Store(_) | NotChanged::Untold(_)) => {}
+            Ok(SwapResult::Changed(_)) | Err(NotChanged::Store(_) | NotChanged::NotAnnounced(_)) => {}
         }
         done
+    }
+
+    /// Adds the line of a change to the audit, before it is made.
+    pub async fn announce(&self, name: &RecordName, line: &AuditLine, keep_for: Duration) -> Result<(), StoreError> {
+        let added = audit::add(&*self.store, name, line, keep_for).await;
+        if let Err(StoreError::Uncertain(_) | StoreError::Unacknowledged(_)) = added {
+            // It may be there all the same.
+            self.withdraw(name, line, "the line could not be written for certain", keep_for).await;
+        }
+        added
     }
 
     /// Marks a line as not done. Where the store does not take that either, the log has it.
@@ -125,18 +131,20 @@ impl Guard {
 }
 
 /// Why a change was not made, or may not have been.
-pub fn not_done(done: &Result<SwapResult, StoreError>) -> Option<&'static str> {
+pub fn why_not_done(done: &Result<SwapResult, StoreError>) -> Option<&'static str> {
     match done {
         Ok(SwapResult::Done) => None,
         Ok(SwapResult::Changed(_)) => Some("the record had changed"),
         Err(StoreError::Uncertain(_)) => Some("the store did not answer: it may have been done"),
         Err(StoreError::Unacknowledged(_)) => Some("the store may lose it: it may have been done"),
-        Err(_) => Some("the store refused"),
+        Err(StoreError::Unavailable(_)) => Some("the store could not be reached"),
+        Err(StoreError::Refused(_)) => Some("the store refused"),
+        Err(StoreError::Unreadable { .. }) => Some("the record cannot be read"),
     }
 }
 
 /// Logs a change that was wanted, and that was certainly not made.
-fn not_changed(name: &RecordName, line: &AuditLine, why: &'static str, error: Option<&StoreError>) {
+fn log_not_changed(name: &RecordName, line: &AuditLine, why: &'static str, error: Option<&StoreError>) {
     let AuditLine { did, force, by, from, reason, .. } = line;
     let (was, error) = (StateName::as_str(line.was), error.map(|error| error as &dyn Error));
     let what =

@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex};
 use tokio_util::task::TaskTracker;
 
 pub use attempt::AttemptResult;
-pub use change::{NotChanged, not_done};
+pub use change::{NotChanged, why_not_done};
 pub use claim::{Admission, ClaimError};
 pub use decide::{Difference, Forecast, Verdict, decide, forecast};
 pub use lease::{RecordOutcome, RecordWatch, SendFence};
@@ -51,7 +51,7 @@ pub use send_outcome::{BodyRemainder, LostReason, ReceivedResponse, SendOutcome}
 use cleanup::Cleanup;
 use in_flight::InFlightTable;
 use limit::ConcurrencyLimit;
-use probe::Probes;
+use probe::ProbeEntries;
 use unknown::UnknownRecords;
 
 use crate::metrics::Metrics;
@@ -65,7 +65,7 @@ pub struct Guard {
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlightTable>,
     unknowns: Arc<UnknownRecords>,
-    probes: Arc<Probes>,
+    probes: Arc<ProbeEntries>,
     cleanup: Cleanup,
     attempt_limit: Arc<ConcurrencyLimit>,
     observations: Arc<ConcurrencyLimit>,
@@ -85,7 +85,7 @@ impl Guard {
             store,
             unknowns: Arc::new(UnknownRecords::new(Arc::clone(&metrics))),
             metrics,
-            probes: Arc::new(Probes::new()),
+            probes: Arc::new(ProbeEntries::new()),
             in_flight: Arc::default(),
             attempt_limit: ConcurrencyLimit::new(max_in_flight),
             observations: ConcurrencyLimit::new(max_in_flight),

@@ -232,7 +232,7 @@ impl Proxy {
         let answer = match claimed {
             Ok(Admission::Owner(ownership)) => {
                 if let Some(probe) = &rule.probe {
-                    ownership.ask_if_unknown(self.owner_s_plan(rule, probe, &mut operation, &head));
+                    ownership.ask_if_unknown(self.plan_of_owner(rule, probe, &mut operation, &head));
                 }
                 self.run(rule, ownership, head, body, &context, event).await
             }

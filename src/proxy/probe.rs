@@ -43,6 +43,15 @@ struct Questioner {
     parent: trace::Parent,
 }
 
+/// What differs between the question of an owner and that of another.
+struct PlannedQuestion {
+    by: ProbedBy,
+    values: Option<Result<ProbeValues, NoProbe>>,
+    host: ProbeHost,
+    fields: HeaderMap,
+    parent: trace::Parent,
+}
+
 impl Questioner {
     /// Asks once.
     async fn ask(&self, target: &str, host: Option<HeaderValue>) -> ProbeReading {
@@ -130,7 +139,7 @@ impl Proxy {
 
     /// The question of the owner: with the host of its request, and with the credentials of its client, unless the route
     /// has one of its own.
-    pub(super) fn owner_s_plan(
+    pub(super) fn plan_of_owner(
         &self,
         rule: &Arc<Rule>,
         probe: &Arc<ProbeRule>,
@@ -140,7 +149,8 @@ impl Proxy {
         let values = operation.probe.take().map(|probe| probe.values);
         let host = ProbeHost::Known(self.attempted_host(head));
         let fields = fields(rule, probe, Some(&head.headers));
-        self.plan(rule, probe, ProbedBy::Owner, values, host, fields, head.trace.clone())
+        let question = PlannedQuestion { by: ProbedBy::Owner, values, host, fields, parent: head.trace.clone() };
+        self.plan(rule, probe, question)
     }
 
     /// What a repeat gets that has met an unknown outcome: the backend is asked first.
@@ -179,20 +189,12 @@ impl Proxy {
         values: Option<Result<ProbeValues, NoProbe>>,
         parent: trace::Parent,
     ) -> Arc<ProbePlan> {
-        self.plan(rule, probe, ProbedBy::Another, values, self.fixed_host(rule), fields(rule, probe, None), parent)
+        let (host, fields) = (self.fixed_host(rule), fields(rule, probe, None));
+        self.plan(rule, probe, PlannedQuestion { by: ProbedBy::Another, values, host, fields, parent })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one field of the plan")]
-    fn plan(
-        &self,
-        rule: &Arc<Rule>,
-        probe: &Arc<ProbeRule>,
-        by: ProbedBy,
-        values: Option<Result<ProbeValues, NoProbe>>,
-        host: ProbeHost,
-        fields: HeaderMap,
-        parent: trace::Parent,
-    ) -> Arc<ProbePlan> {
+    fn plan(&self, rule: &Arc<Rule>, probe: &Arc<ProbeRule>, question: PlannedQuestion) -> Arc<ProbePlan> {
+        let PlannedQuestion { by, values, host, fields, parent } = question;
         let questioner = Arc::new(Questioner {
             upstream: self.upstream.clone(),
             budget: self.budget.clone(),

@@ -8,7 +8,7 @@
 mod lock;
 mod outcome;
 mod reading;
-mod run;
+mod task;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -71,17 +71,17 @@ pub type AskFn =
     Box<dyn Fn(String, Option<HeaderValue>) -> Pin<Box<dyn Future<Output = ProbeReading> + Send>> + Send + Sync>;
 
 /// The runs of this process, by record.
-pub(super) struct Probes {
-    runs: Mutex<HashMap<RecordName, Arc<ProbeRun>>>,
+pub(super) struct ProbeEntries {
+    entries: Mutex<HashMap<RecordName, Arc<ProbeEntry>>>,
     /// Runs are limited in number: each is kept in memory for as long as it waits for its next answer.
     room: Arc<ConcurrencyLimit>,
 }
 
 /// The run of one record.
-pub(super) struct ProbeRun {
+pub(super) struct ProbeEntry {
     /// The attempt that it is about: the owner's, or that of the record as it was first read.
     about: OnceLock<ProbedAttempt>,
-    looks: watch::Sender<ProbeLooks>,
+    status: watch::Sender<ProbeStatus>,
     /// Somebody waits for the next answer.
     hurry: Notify,
     /// Another run has taken its place.
@@ -102,17 +102,17 @@ impl ProbedAttempt {
 }
 
 /// What a run has come to.
-struct ProbeLooks {
+struct ProbeStatus {
     /// Answers so far.
-    count: u32,
+    answers: u32,
     /// What the last one came to. `None`: there was none yet.
     last: Option<ProbeOutcome>,
-    stage: RunStage,
+    stage: ProbeStage,
 }
 
 /// What a run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RunStage {
+enum ProbeStage {
     /// The backend is being asked.
     Asking,
     /// It is not asked again before this, even for somebody who waits.
@@ -123,7 +123,7 @@ enum RunStage {
     BrokenOff,
 }
 
-impl RunStage {
+impl ProbeStage {
     fn is_end(self) -> bool {
         match self {
             Self::Asking | Self::Pausing(_) => false,
@@ -142,52 +142,56 @@ const MOST: usize = 1024;
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
 
-impl Probes {
+impl ProbeEntries {
     pub(super) fn new() -> Self {
-        Self { runs: Mutex::default(), room: ConcurrencyLimit::new(MOST) }
+        Self { entries: Mutex::default(), room: ConcurrencyLimit::new(MOST) }
     }
 
     /// The run of this record, and the permit for one that begins now. An owner, who knows its attempt, replaces the run
     /// of another: that may be about an earlier attempt, or not have what it takes to ask.
-    fn run(&self, name: &RecordName, about: Option<ProbedAttempt>) -> Option<(Arc<ProbeRun>, Option<Permit>)> {
-        let mut runs = self.runs();
-        if let (Some(run), None) = (runs.get(name), about) {
-            return Some((Arc::clone(run), None));
+    fn entry_or_begin(
+        &self,
+        name: &RecordName,
+        about: Option<ProbedAttempt>,
+    ) -> Option<(Arc<ProbeEntry>, Option<Permit>)> {
+        let mut entries = self.entries();
+        if let (Some(entry), None) = (entries.get(name), about) {
+            return Some((Arc::clone(entry), None));
         }
         let permit = self.room.take()?;
-        let looks = watch::Sender::new(ProbeLooks { count: 0, last: None, stage: RunStage::Asking });
+        let status = watch::Sender::new(ProbeStatus { answers: 0, last: None, stage: ProbeStage::Asking });
         let about = about.map_or_else(OnceLock::new, OnceLock::from);
-        let run = Arc::new(ProbeRun { about, looks, hurry: Notify::new(), replaced: Notify::new() });
-        if let Some(replaced) = runs.insert(name.clone(), Arc::clone(&run)) {
+        let entry = Arc::new(ProbeEntry { about, status, hurry: Notify::new(), replaced: Notify::new() });
+        if let Some(replaced) = entries.insert(name.clone(), Arc::clone(&entry)) {
             // It is not to keep the lock from the new one.
             replaced.replaced.notify_one();
         }
-        Some((run, Some(permit)))
+        Some((entry, Some(permit)))
     }
 
     /// The run of this record, if there is one.
-    pub(super) fn known(&self, name: &RecordName) -> Option<Arc<ProbeRun>> {
-        self.runs().get(name).cloned()
+    pub(super) fn known(&self, name: &RecordName) -> Option<Arc<ProbeEntry>> {
+        self.entries().get(name).cloned()
     }
 
     /// Removes this run, and not one that has replaced it.
-    fn remove(&self, name: &RecordName, run: &Arc<ProbeRun>) {
-        let mut runs = self.runs();
-        if runs.get(name).is_some_and(|known| Arc::ptr_eq(known, run)) {
-            runs.remove(name);
+    fn remove(&self, name: &RecordName, entry: &Arc<ProbeEntry>) {
+        let mut entries = self.entries();
+        if entries.get(name).is_some_and(|known| Arc::ptr_eq(known, entry)) {
+            entries.remove(name);
         }
     }
 
-    fn runs(&self) -> MutexGuard<'_, HashMap<RecordName, Arc<ProbeRun>>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<RecordName, Arc<ProbeEntry>>> {
         // Every step leaves the table whole.
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Guard {
     /// The owner of this claim begins to ask what became of its attempt.
     pub(super) fn begin_probe(self: &Arc<Self>, name: &RecordName, claim: &Claim, plan: &Arc<ProbePlan>) {
-        self.probing(name, Some(ProbedAttempt::of(claim)), plan);
+        self.join_or_begin(name, Some(ProbedAttempt::of(claim)), plan);
     }
 
     /// What a repeat gets that has met an unknown outcome, after the backend was asked. Without a plan of its own it
@@ -199,12 +203,12 @@ impl Guard {
         operation: &Operation,
         plan: Option<Arc<ProbePlan>>,
     ) -> Verdict {
-        let run = match &plan {
-            Some(plan) => self.probing(&operation.name, None, plan),
+        let entry = match &plan {
+            Some(plan) => self.join_or_begin(&operation.name, None, plan),
             None => self.probes.known(&operation.name),
         };
-        let Some(run) = run else { return Verdict::OutcomeUnknown };
-        match run.next_answer(probe.timeout).await {
+        let Some(entry) = entry else { return Verdict::OutcomeUnknown };
+        match entry.next_answer(probe.timeout).await {
             NextAnswer::Came(outcome) | NextAnswer::NotDue { last: outcome, .. } => match outcome {
                 ProbeOutcome::Completed(_) | ProbeOutcome::Released | ProbeOutcome::Changed => {}
                 ProbeOutcome::Absent(_) | ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(_) => {
@@ -227,47 +231,47 @@ impl Guard {
     pub async fn probe_by_hand(self: &Arc<Self>, name: &RecordName, plan: &Arc<ProbePlan>) -> NextAnswer {
         // The store is asked, too.
         let patience = plan.probe.timeout.saturating_mul(2).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
-        match self.probing(name, None, plan) {
-            Some(run) => run.next_answer(patience).await,
+        match self.join_or_begin(name, None, plan) {
+            Some(entry) => entry.next_answer(patience).await,
             None => NextAnswer::Came(ProbeOutcome::NotAsked(NotAsked::Busy)),
         }
     }
 
     /// The run of this record, which begins now if there is none. `None`: there are too many.
-    fn probing(
+    fn join_or_begin(
         self: &Arc<Self>,
         name: &RecordName,
         about: Option<ProbedAttempt>,
         plan: &Arc<ProbePlan>,
-    ) -> Option<Arc<ProbeRun>> {
-        let Some((run, begins)) = self.probes.run(name, about) else {
+    ) -> Option<Arc<ProbeEntry>> {
+        let Some((entry, begins)) = self.probes.entry_or_begin(name, about) else {
             tracing::warn!(record = %name, most = MOST, "too many unknown outcomes are asked about; this one is not");
             return None;
         };
         if let Some(permit) = begins {
-            let work = run::Run {
+            let work = task::ProbeTask {
                 guard: Arc::clone(self),
                 name: name.clone(),
                 plan: Arc::clone(plan),
-                run: Arc::clone(&run),
+                entry: Arc::clone(&entry),
                 _permit: permit,
             };
             #[expect(clippy::disallowed_methods, reason = "nobody waits for it: a later repeat asks again")]
             tokio::spawn(work.go_on());
         }
-        Some(run)
+        Some(entry)
     }
 }
 
-impl ProbeRun {
+impl ProbeEntry {
     /// What the answer comes to that is under way; else the next one, unless it is too early for it.
     pub(super) async fn next_answer(&self, patience: Duration) -> NextAnswer {
-        let mut looks = self.looks.subscribe();
-        let (count, stage, last) = {
-            let now = looks.borrow();
-            (now.count, now.stage, now.last.clone())
+        let mut status = self.status.subscribe();
+        let (answers, stage, last) = {
+            let now = status.borrow();
+            (now.answers, now.stage, now.last.clone())
         };
-        if let RunStage::Pausing(until) = stage {
+        if let ProbeStage::Pausing(until) = stage {
             let due_in = until.saturating_duration_since(Instant::now());
             match last {
                 Some(last) if !due_in.is_zero() => return NextAnswer::NotDue { last, due_in },
@@ -275,10 +279,10 @@ impl ProbeRun {
             }
         }
         let answer = std::pin::pin!(async {
-            let answered = looks.wait_for(|looks| looks.count > count || looks.stage.is_end()).await;
+            let answered = status.wait_for(|status| status.answers > answers || status.stage.is_end()).await;
             // An error: the sender is gone, which this run has.
-            let answered = answered.ok().filter(|looks| looks.count > count || looks.stage == RunStage::Over);
-            answered.and_then(|looks| looks.last.clone())
+            let answered = answered.ok().filter(|status| status.answers > answers || status.stage == ProbeStage::Over);
+            answered.and_then(|status| status.last.clone())
         });
         match tick::timeout(patience, answer).await {
             Ok(Some(outcome)) => NextAnswer::Came(outcome),
@@ -289,24 +293,24 @@ impl ProbeRun {
 
     /// The backend is asked now.
     fn asks(&self) {
-        self.looks.send_modify(|looks| looks.stage = RunStage::Asking);
+        self.status.send_modify(|status| status.stage = ProbeStage::Asking);
     }
 
     /// Tells what the last question came to.
-    fn tell(&self, outcome: ProbeOutcome, stage: RunStage) {
-        self.looks.send_modify(|looks| {
-            looks.count += 1;
-            looks.last = Some(outcome);
-            looks.stage = stage;
+    fn tell(&self, outcome: ProbeOutcome, stage: ProbeStage) {
+        self.status.send_modify(|status| {
+            status.answers += 1;
+            status.last = Some(outcome);
+            status.stage = stage;
         });
     }
 
     /// The run has ended. Whoever still waits for the next answer gets none of it.
     fn end(&self) {
-        self.looks.send_if_modified(|looks| {
-            let is_news = !looks.stage.is_end();
+        self.status.send_if_modified(|status| {
+            let is_news = !status.stage.is_end();
             if is_news {
-                looks.stage = RunStage::BrokenOff;
+                status.stage = ProbeStage::BrokenOff;
             }
             is_news
         });

@@ -35,7 +35,7 @@ async fn a_change_by_a_probe_is_told_with_what_was_asked() {
     assert_eq!(scene.repeat(&operation).await, expected);
     let told_then = told(&scene, &operation).await;
     let [line] = &told_then[..] else { panic!("{told_then:?}") };
-    assert_eq!((&*line.did, &*line.by, line.asked.as_deref()), ("complete", "probe", Some(ASKED)));
+    assert_eq!((line.did.as_str(), &*line.by, line.asked.as_deref()), ("complete", "probe", Some(ASKED)));
     assert_eq!((line.was, line.status, line.not_done.as_deref()), (StateName::Unknown, Some(200), None));
     assert!(scene.counts("onlyonce_records_unknown{route=\"orders\"} 0"));
 
@@ -55,7 +55,7 @@ async fn a_key_that_a_probe_frees_is_free_and_its_story_stays() {
     let done = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await.expect("the store answers");
     assert_eq!(done, SwapResult::Done);
     let line = &told(&scene, &operation).await[0];
-    assert_eq!((&*line.did, &*line.by, line.asked.as_deref()), ("release", "probe", Some(ASKED)));
+    assert_eq!((line.did.as_str(), &*line.by, line.asked.as_deref()), ("release", "probe", Some(ASKED)));
     run(scene.own(&operation).await, created()).await.expect("an end");
 }
 
@@ -143,7 +143,23 @@ async fn a_change_that_cannot_be_told_is_not_made() {
     let swap = found(&scene, &operation).await;
     scene.store.settlements.next([Fault::Refused]);
     let untold = scene.guard.change_by_probe(&operation.name, &swap, ASKED, None).await;
-    assert!(matches!(untold, Err(crate::guard::NotChanged::Untold(_))), "{untold:?}");
+    assert!(matches!(untold, Err(crate::guard::NotChanged::NotAnnounced(_))), "{untold:?}");
     assert_eq!(scene.repeat(&operation).await, Verdict::OutcomeUnknown);
     assert_eq!(told(&scene, &operation).await, []);
+}
+
+/// What is kept in the audit says what happened at the store, and not something like it.
+#[test]
+fn a_store_that_cannot_be_reached_has_not_refused() {
+    let cause = || "by plan".into();
+    let source = crate::record::codec::Unreadable::Damaged("by plan");
+    for (failure, why) in [
+        (StoreError::Unavailable(cause()), "the store could not be reached"),
+        (StoreError::Refused(cause()), "the store refused"),
+        (StoreError::Uncertain(cause()), "the store did not answer: it may have been done"),
+        (StoreError::Unacknowledged(cause()), "the store may lose it: it may have been done"),
+        (StoreError::Unreadable { name: "orders:1".to_owned(), source }, "the record cannot be read"),
+    ] {
+        assert_eq!(crate::guard::why_not_done(&Err(failure)), Some(why));
+    }
 }

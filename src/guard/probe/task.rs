@@ -1,4 +1,4 @@
-//! The run of one record: reads it, asks, acts on the answer, and asks again.
+//! The task that asks about one record: reads it, asks, acts on the answer, and asks again.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::super::limit::Permit;
 use super::super::{Guard, NotChanged};
 use super::lock::ProbeLock;
 use super::{
-    LONGEST_PAUSE, NotAsked, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeRun, ProbedAttempt, ProbedBy,
-    RunStage,
+    LONGEST_PAUSE, NotAsked, ProbeEntry, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeStage, ProbedAttempt,
+    ProbedBy,
 };
 use crate::clock;
 use crate::fail_point::{self, Step};
@@ -27,12 +27,12 @@ use crate::record::{Phase, RecordName, Reply, State};
 use crate::rule::ProbeAnswer;
 use crate::store::{Store, StoreError, SwapResult};
 
-/// A run, with all that it needs.
-pub(super) struct Run {
+/// A run of questions about one record, with all that it needs.
+pub(super) struct ProbeTask {
     pub(super) guard: Arc<Guard>,
     pub(super) name: RecordName,
     pub(super) plan: Arc<ProbePlan>,
-    pub(super) run: Arc<ProbeRun>,
+    pub(super) entry: Arc<ProbeEntry>,
     pub(super) _permit: Permit,
 }
 
@@ -69,7 +69,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// After so many answers that tell nothing, the record is left to the next repeat.
 const TRIES: u32 = 12;
 
-impl Run {
+impl ProbeTask {
     /// Asks until the outcome is known, or nothing more is to be expected.
     pub(super) async fn go_on(self) {
         let store = &*self.guard.store;
@@ -84,14 +84,14 @@ impl Run {
             let Some(pause) = self.pause_after(&outcome, &progress, &mut in_vain) else {
                 // Before it is told, so that whoever comes then begins anew, and is not in the way of itself.
                 lock.release(store).await;
-                self.guard.probes.remove(&self.name, &self.run);
-                return self.run.tell(outcome, RunStage::Over);
+                self.guard.probes.remove(&self.name, &self.entry);
+                return self.entry.tell(outcome, ProbeStage::Over);
             };
-            self.run.tell(outcome, RunStage::Pausing(Instant::now() + pause.at_least));
+            self.entry.tell(outcome, ProbeStage::Pausing(Instant::now() + pause.at_least));
             let woken = lock.keep(store, LONGEST_PAUSE, self.wait(&pause)).await;
             match woken {
-                Woken::Wanted => self.run.asks(),
-                Woken::Due if pause.asks_when_due => self.run.asks(),
+                Woken::Wanted => self.entry.asks(),
+                Woken::Due if pause.asks_when_due => self.entry.asks(),
                 Woken::Due | Woken::Stops => return lock.release(store).await,
             }
         }
@@ -143,12 +143,12 @@ impl Run {
                 goes_on = self.guard.abandon.sleep(due.saturating_duration_since(Instant::now())) => {
                     if goes_on { Woken::Due } else { Woken::Stops }
                 }
-                () = self.run.hurry.notified() => Woken::Wanted,
+                () = self.entry.hurry.notified() => Woken::Wanted,
             }
         };
         tokio::select! {
             biased;
-            () = self.run.replaced.notified() => Woken::Stops,
+            () = self.entry.replaced.notified() => Woken::Stops,
             woken = waiting => woken,
         }
     }
@@ -189,7 +189,7 @@ impl Run {
         };
         let seen = held.seen();
         let attempt = ProbedAttempt::of(&seen.summary.claim);
-        if *self.run.about.get_or_init(|| attempt) != attempt {
+        if *self.entry.about.get_or_init(|| attempt) != attempt {
             // The key was freed, and is used again.
             return Err(ProbeOutcome::Changed);
         }
@@ -274,7 +274,9 @@ impl Run {
                 done
             }
             Ok(SwapResult::Changed(_)) => ProbeOutcome::Changed,
-            Err(NotChanged::Untold(error) | NotChanged::Store(error)) => ProbeOutcome::NotAsked(self.failed(&error)),
+            Err(NotChanged::NotAnnounced(error) | NotChanged::Store(error)) => {
+                ProbeOutcome::NotAsked(self.failed(&error))
+            }
         }
     }
 
@@ -308,10 +310,10 @@ impl Run {
 }
 
 /// Also where the task ends without its last word: the record may be asked about again, and nobody waits for it.
-impl Drop for Run {
+impl Drop for ProbeTask {
     fn drop(&mut self) {
-        self.guard.probes.remove(&self.name, &self.run);
-        self.run.end();
+        self.guard.probes.remove(&self.name, &self.entry);
+        self.entry.end();
     }
 }
 
