@@ -6,6 +6,7 @@ mod http2;
 mod lengths;
 mod linger;
 mod listen;
+mod mismatch;
 mod pace;
 mod phase;
 mod stream;
@@ -15,6 +16,7 @@ mod watched;
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -40,6 +42,7 @@ use cores::CoreLoad;
 pub use cores::Cores;
 use listen::{AcceptedConnection, FairListeners, HANDSHAKE};
 pub use listen::{InheritedSockets, Listener};
+use mismatch::{MismatchLog, ProtocolMismatch};
 use pace::{ConnectionTimers, Expired};
 use stream::ClientStream;
 use watched::WatchedSocket;
@@ -57,6 +60,7 @@ pub struct Server {
     handshake: Duration,
     /// The TLS settings of new connections.
     tls: Arc<ArcSwapOption<ServerConfig>>,
+    mismatches: Arc<MismatchLog>,
     /// Counts connections of clients. Those of operators are not counted.
     metrics: Option<Arc<Metrics>>,
     connections: TaskTracker,
@@ -108,6 +112,7 @@ impl Server {
             // The other half of a short drain is for requests in flight.
             handshake: HANDSHAKE.min(settings.drain_timeout / 2),
             tls: Arc::new(ArcSwapOption::from(settings.tls.as_ref().map(tls::settings))),
+            mismatches: Arc::default(),
             metrics: Some(metrics),
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -118,9 +123,9 @@ impl Server {
     /// Another server with the same timeouts, for operators. It is stopped on its own.
     pub fn admin_server(&self) -> Self {
         let places = Arc::new(Semaphore::new(self.operators));
-        let tls = Arc::default();
+        let (tls, mismatches) = (Arc::default(), Arc::default());
         let (connections, stop, stopping) = (TaskTracker::new(), CancellationToken::new(), Arc::default());
-        Self { places, tls, metrics: None, connections, stop, stopping, ..self.clone() }
+        Self { places, tls, mismatches, metrics: None, connections, stop, stopping, ..self.clone() }
     }
 
     /// Sets or removes the TLS settings for new connections.
@@ -240,7 +245,7 @@ impl Server {
             tokio::time::sleep_until(begun + NEWCOMER).await;
         };
         let opened = tokio::select! {
-            opened = self.open(stream, &pace) => opened,
+            opened = self.open(stream, client.peer, &pace) => opened,
             () = given_up => return,
             _ = pace.overdue(|| None) => return,
         };
@@ -258,16 +263,25 @@ impl Server {
     }
 
     /// Finds out the protocol of a client. Unix sockets are not secured: they do not leave the machine.
-    async fn open(&self, stream: ClientStream, pace: &Arc<ConnectionTimers>) -> io::Result<(WatchedSocket, Protocol)> {
+    async fn open(
+        &self,
+        stream: ClientStream,
+        peer: Option<SocketAddr>,
+        pace: &Arc<ConnectionTimers>,
+    ) -> io::Result<(WatchedSocket, Protocol)> {
+        let log = |mismatch| self.mismatches.say(mismatch, self.metrics.is_none(), peer);
         let (stream, is_http2) = match (stream, self.tls.load_full()) {
             (ClientStream::Tcp(stream), Some(settings)) => {
-                let stream = tls::handshake(settings, stream).await?;
+                let stream = tls::handshake(settings, stream).await;
+                let stream =
+                    stream.inspect_err(|error| ProtocolMismatch::of_handshake(error).into_iter().for_each(log))?;
                 let is_http2 = tls::is_http2(&stream);
                 (WatchedSocket::new(ClientStream::Tls(stream), Arc::clone(pace)), is_http2)
             }
             (stream, _) => {
                 let mut stream = WatchedSocket::new(stream, Arc::clone(pace));
                 let is_http2 = stream.begins_with_preface().await?;
+                ProtocolMismatch::of_first_bytes(stream.read_ahead()).into_iter().for_each(log);
                 (stream, is_http2)
             }
         };

@@ -69,6 +69,11 @@ impl WatchedSocket {
         }
     }
 
+    /// What was read, and is still to be handed out.
+    pub(super) fn read_ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
     /// From now on, the client uses HTTP/1.
     pub(super) fn telling(mut self, disconnect: &Arc<DisconnectSignal>, leftover: &Leftover) -> Self {
         self.disconnect = Some(Arc::clone(disconnect));

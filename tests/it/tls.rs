@@ -226,3 +226,39 @@ async fn a_renewed_certificate_is_taken_at_sighup_and_connections_stay() {
     until("the new one is shown", async || identity.connect(process.address, "http/1.1").await.is_ok()).await;
     assert!(before.ask(&order("one")).await.is_replay());
 }
+
+#[tokio::test]
+async fn the_log_says_once_that_clear_text_came_where_tls_is_spoken_and_tls_where_it_is_not() {
+    let (backend, identity) = (Backend::start().await, Identity::new());
+    let with_tls = Process::start(&setup(&backend, &identity)).await;
+    let clear = "a client speaks clear text to a port with TLS (server.tls): have it use https://";
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for spoken in [&order("k").bytes()[..], preface, b"x", b"GET / HTTP/1.1\r\n"] {
+        let mut client = Wire::connect(with_tls.address).await;
+        client.send(spoken).await;
+        client.finish().await;
+        client.rest().await;
+        if spoken.len() > 4 {
+            with_tls.logs(clear).await;
+        }
+    }
+    assert_eq!(with_tls.log().matches(clear).count(), 1, "{}", with_tls.log());
+    assert!(!with_tls.log().contains("speaks TLS"), "{}", with_tls.log());
+
+    let without = Process::start(&Setup::new(&backend.url())).await;
+    let no_tls = "a client speaks TLS to a port without it: have it use http://, or set server.tls";
+    let none_of_operators = "a client speaks TLS to the admin listener, which has none: have it use http://";
+    for (address, said) in [(without.address, no_tls), (without.admin, none_of_operators)] {
+        for _ in 0..2 {
+            assert!(identity.connect(address, "h2").await.is_err(), "{said}");
+        }
+        without.logs(said).await;
+        assert_eq!(without.log().matches(said).count(), 1, "{}", without.log());
+    }
+    // What is neither is no mistake that could be named.
+    let mut client = Wire::connect(without.address).await;
+    client.send(b"\x00\x01\x02\r\n\r\n").await;
+    client.rest().await;
+    assert_eq!(without.log().matches("a client speaks").count(), 2, "{}", without.log());
+    assert_eq!(backend.count(), 0);
+}
