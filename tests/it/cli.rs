@@ -1,5 +1,8 @@
 //! The command line.
 
+mod connect;
+mod file;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -56,145 +59,8 @@ fn check_speaks_json() {
     }
 }
 
-#[test]
-fn check_connects_to_the_store_where_it_is_told_to_and_prints_what_its_user_needs() {
-    let mut redis = RedisServer::start();
-    let config = |prefix: &str| format!("{}\n[store]\nurl = \"{}\"\nprefix = \"{prefix}\"\n", LEAST, redis.url());
-    let (first, other) = (config("onlyonce"), config("shop"));
-    let output = with_config(&first, &["check", "--connect"]);
-    let told = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{told}{}", text(&output.stderr));
-    assert!(told.contains(&format!("Redis at 127.0.0.1:{}: can be used", redis.port())), "{told}");
-    for found in [
-        "server Redis ",
-        &format!(" at 127.0.0.1:{}, 0 replicas", redis.port()),
-        "claims by one command: SET NX GET",
-        "memory without a limit: nothing is evicted",
-        "on disk nothing: a restart forgets all records. Set appendonly to yes",
-    ] {
-        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(told.contains(found), "{found}: {told}");
-    }
-    // As the documentation has it, and as it is enough.
-    let lines: Vec<&str> = told.lines().filter(|line| line.starts_with("ACL SETUSER")).collect();
-    assert!(lines.len() > 1 && lines.iter().all(|line| line.len() <= 80), "{lines:#?}");
-    assert!(include_str!("../../docs/redis.md").contains(&lines.join("\n")), "{lines:#?}");
-    redis_cli(&redis, &lines.join("\n").replace("PASSWORD", "pw"));
-    let user = first.replace("redis://", "redis://onlyonce:pw@");
-    let told = text(&with_config(&user, &["check", "--connect"]).stdout);
-    assert!(told.contains(&format!("Redis at 127.0.0.1:{}: can be used", redis.port())), "{told}");
-    let output = with_config(&other, &["check", "--connect", "--format", "json"]);
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let acl = report["connection"]["acl"].as_str().expect("a line for the user");
-    assert!(acl.contains("~shop:* ~{shop:*") && acl.contains("&shop:*") && !acl.contains("onlyonce:"), "{acl}");
-
-    redis.kill();
-    let output = with_config(&first, &["check", "--connect"]);
-    let told = text(&output.stdout);
-    assert_eq!(
-        (output.status.code(), told.contains("cannot be used: Redis cannot be reached")),
-        (Some(1), true),
-        "{told}"
-    );
-    assert_eq!(told.matches(&format!("127.0.0.1:{}", redis.port())).count(), 1, "{told}");
-    assert_eq!(told.matches("Connection refused").count(), 1, "{told}");
-    let memory = format!("{LEAST}\n[store]\nurl = \"memory:\"\n");
-    assert!(text(&with_config(&memory, &["check", "--connect"]).stdout).contains("memory: nothing to connect to"));
-}
-
-/// Has a Redis carry out these commands, one on each line.
-fn redis_cli(redis: &RedisServer, commands: &str) {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", redis.port())).expect("a connection");
-    stream
-        .write_all(format!("{}\r\nQUIT\r\n", commands.replace('\n', "\r\n")).as_bytes())
-        .expect("a server that reads");
-    let mut told = String::new();
-    stream.read_to_string(&mut told).expect("its answers");
-    assert!(!told.contains('-'), "{told}");
-}
-
 const LEAST: &str = "[upstream]\nurl = \"http://127.0.0.1:3000\"\n[[route]]\nname = \"orders\"\npath = \"/orders\"\n\
                      scope = []\n";
-
-#[test]
-fn check_looks_at_the_folder_of_an_embedded_store_and_changes_nothing() {
-    let folder = folder();
-    let path = folder.path().join("data");
-    let check = || {
-        let config = format!("{LEAST}\n[store]\nurl = \"embedded:{}\"\n", path.display());
-        let output = with_config(&config, &["check", "--connect"]);
-        let told = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-        (output.status.code(), told)
-    };
-    let (code, told) = check();
-    assert!(code == Some(0) && told.contains("is not there yet: a start makes it"), "{told}");
-    assert!(!path.exists());
-    fs::write(&path, "a file").expect("a file");
-    let (code, told) = check();
-    assert!(code == Some(1) && told.contains("cannot be used: ") && told.contains("is not a folder"), "{told}");
-    // The verdict is the last line.
-    assert!(told.contains("failed (the store cannot be used): 1 route") && !told.contains("ok: "), "{told}");
-    fs::remove_file(&path).expect("it is there");
-    fs::create_dir(&path).expect("a folder");
-    fs::write(path.join("photo.jpg"), "").expect("a file");
-    let (code, told) = check();
-    assert!(code == Some(1) && told.contains("is no store of onlyonce") && told.contains("photo.jpg"), "{told}");
-    assert_eq!(fs::read_dir(&path).expect("a folder").count(), 1, "nothing is written");
-}
-
-#[test]
-fn what_is_no_redis_is_called_so() {
-    use std::io::{Read, Write};
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-        }
-    });
-    let config = format!("{LEAST}\n[store]\nurl = \"redis://127.0.0.1:{port}/0\"\n");
-    let output = with_config(&config, &["check", "--connect"]);
-    let told = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(
-        told.contains(&format!("Redis at 127.0.0.1:{port}: cannot be used: what answers there is no Redis")),
-        "{told}"
-    );
-    assert!(!told.contains("Unexpected") && !told.contains("Parse error"), "{told}");
-}
-
-#[test]
-fn a_configuration_is_named_once() {
-    let memory = format!("{LEAST}\n[store]\nurl = \"memory:\"\n");
-    for command in ["check", "serve"] {
-        let output = with_config(&memory, &[command, "onlyonce.toml", "--config", "other.toml"]);
-        let told = text(&output.stderr);
-        assert!(output.status.code() == Some(2) && told.contains("named twice"), "{command}: {told}");
-    }
-    assert_eq!(with_config(&memory, &["check", "onlyonce.toml"]).status.code(), Some(0));
-    // It starts, and finds its folder of the store to be a file.
-    let broken = format!("{LEAST}\n[store]\nurl = \"embedded:onlyonce.toml\"\n[admin]\nlisten = \"off\"\n");
-    let output = with_config(&broken, &["serve", "onlyonce.toml"]);
-    assert!(text(&output.stderr).contains("is not a folder"), "{}", text(&output.stderr));
-}
-
-#[test]
-fn a_refused_file_is_json_for_programs() {
-    let output = with_config("[server]\nlisten = 8080\n", &["check", "--format", "json"]);
-    assert_eq!(output.status.code(), Some(2));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let first = &report["problems"][0];
-    assert_eq!((first["line"].as_u64(), first["column"].as_u64()), (Some(2), Some(10)), "{report:#}");
-    assert_eq!(first["text"], "server.listen must be a string, and this is an integer");
-    assert_eq!(first["help"], "an address and a port, in quotes: \"127.0.0.1:8080\"");
-    let of_table = report["problems"].as_array().expect("a list").last().expect("one");
-    assert_eq!(
-        (&of_table["line"], of_table["text"].as_str()),
-        (&serde_json::Value::Null, Some("there is no [[route]]"))
-    );
-}
 
 #[test]
 fn explain_takes_a_path_or_a_url() {
@@ -245,40 +111,6 @@ fn check_strict_takes_warnings_for_errors() {
     let strict = with_config(&config, &["check", "--strict"]);
     assert_eq!(strict.status.code(), Some(2));
     assert!(text(&strict.stdout).contains("memory store"), "{}", text(&strict.stdout));
-}
-
-#[test]
-fn a_broken_configuration_is_refused_with_all_its_problems() {
-    let broken = "[server]\nlistn = \"127.0.0.1:1\"\n[upstream]\nurl = \"ftp://a\"\n[store]\nurl = \"memory:\"\n\
-                  [[route]]\nname = \"a\"\npath = \"/a\"\nlease = \"soon\"\n";
-    for arguments in [&["check"][..], &["serve"], &["explain", "POST", "/a"]] {
-        let output = with_config(broken, arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        let said = text(&output.stderr);
-        for problem in ["listn", "did you mean", "ftp://a", "lease", "scope is missing", "onlyonce.toml:2:"] {
-            assert!(said.contains(problem), "{problem:?} is not in:\n{said}");
-        }
-    }
-}
-
-#[test]
-fn a_configuration_that_cannot_be_read_is_named() {
-    for arguments in [&["serve"][..], &["check", "--config", "elsewhere.toml"]] {
-        let output = run(folder().path(), arguments);
-        assert_eq!(output.status.code(), Some(2));
-        let said = text(&output.stderr);
-        assert!(said.contains("onlyonce.toml") || said.contains("elsewhere.toml"), "{said}");
-        assert!(said.starts_with("error: "), "{said}");
-    }
-}
-
-#[test]
-fn the_environment_names_the_configuration() {
-    let folder = folder();
-    fs::write(folder.path().join("other.toml"), Setup::new("http://127.0.0.1:3000").toml()).expect("a writable folder");
-    let mut command = process::onlyonce(&["check"]);
-    command.env("ONLYONCE_CONFIG", "other.toml").current_dir(folder.path());
-    assert_eq!(command.output().expect("the program").status.code(), Some(0));
 }
 
 #[test]
@@ -438,49 +270,6 @@ async fn keys_are_logged_as_they_came_where_that_is_wanted() {
     process.signal(rustix::process::Signal::TERM);
     process.exit().await;
     assert!(process.whole_log().contains("plain-key"));
-}
-
-#[test]
-fn init_writes_a_file_that_is_right_and_never_over_another() {
-    let folder = folder();
-    let first = run(folder.path(), &["init"]);
-    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
-    assert!(text(&first.stdout).starts_with("wrote onlyonce.toml: "), "{}", text(&first.stdout));
-    let file = folder.path().join("onlyonce.toml");
-    let written = fs::read_to_string(&file).expect("it is there");
-    assert_eq!(run(folder.path(), &["check"]).status.code(), Some(0));
-    fs::write(&file, "mine").expect("to write");
-    let again = run(folder.path(), &["init"]);
-    assert_eq!(again.status.code(), Some(2));
-    assert!(text(&again.stderr).starts_with("error: onlyonce.toml is there already, and stays as it is\n"));
-    assert_eq!(fs::read_to_string(&file).expect("it is there"), "mine");
-    assert_eq!(run(folder.path(), &["init", "other.toml"]).status.code(), Some(0));
-    assert_eq!(fs::read_to_string(folder.path().join("other.toml")).expect("it is there"), written);
-    assert_eq!(run(folder.path(), &["init", "no/such/folder.toml"]).status.code(), Some(1));
-}
-
-#[test]
-fn the_configuration_file_is_named_in_several_ways() {
-    let folder = folder();
-    let config = Setup::new("http://127.0.0.1:9").toml();
-    fs::write(folder.path().join("mine.toml"), &config).expect("a writable folder");
-    let status = |arguments: &[&str], variable: Option<&str>| {
-        let mut command = onlyonce(arguments);
-        command.current_dir(folder.path()).envs(variable.map(|value| ("ONLYONCE_CONFIG", value)));
-        command.output().expect("the program").status.code()
-    };
-    for arguments in [&["check", "mine.toml"][..], &["check", "-c", "mine.toml"], &["check", "--config", "mine.toml"]] {
-        assert_eq!(status(arguments, None), Some(0), "{arguments:?}");
-        // An option overrides the environment.
-        assert_eq!(status(arguments, Some("missing.toml")), Some(0), "{arguments:?}");
-    }
-    assert_eq!(status(&["check"], Some("mine.toml")), Some(0));
-    assert_eq!(status(&["check"], None), Some(2));
-    // Empty, it is not set.
-    assert_eq!(status(&["check"], Some("")), Some(2));
-    fs::write(folder.path().join("onlyonce.toml"), &config).expect("a writable folder");
-    assert_eq!(status(&["check"], Some("")), Some(0));
-    assert_eq!(status(&["explain", "-c", "mine.toml", "POST", "/orders"], Some("")), Some(0));
 }
 
 #[test]

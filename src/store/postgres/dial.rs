@@ -62,7 +62,8 @@ impl PostgresDialer {
         let shown = path.display().to_string();
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
         let read = read.map_err(io::Error::other).and_then(|read| read);
-        let text = read.map_err(|error| PostgresError::PasswordFile(format!("store.password: {shown}: {error}")))?;
+        let text = read
+            .map_err(|error| PostgresError::PasswordFile(format!("store.password cannot be read: {shown}: {error}")))?;
         // Editors and shells end a file with a line break.
         Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
     }

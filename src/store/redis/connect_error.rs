@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError};
 
 use super::command_error::CommandError;
-use super::stream::{Dialer, tls_fault};
+use super::stream::{Dialer, password_fault, tls_fault};
 use super::timing::CONNECT_TIMEOUT;
 use crate::store::causes;
 
@@ -67,6 +67,15 @@ pub enum ConnectError {
         /// Host and port.
         server: String,
     },
+    /// The file with the password cannot be read.
+    #[error("{0}")]
+    PasswordFile(String),
+    /// The server has fewer databases, or is a node of a cluster, which has one.
+    #[error(
+        "store.url names database {0}, which this server does not have: name one that it has (a node of a cluster has 0 only), \
+         or leave the number out"
+    )]
+    NoDatabase(i64),
     /// The server does not accept the credentials.
     #[error("Redis does not accept the user and password (store.url, store.password), or asks for some")]
     Credentials(#[source] RedisError),
@@ -209,6 +218,8 @@ impl ConnectError {
             | Self::NoPrimary { .. }
             | Self::NotPrimary { .. }
             | Self::SlotsMoving { .. }
+            | Self::PasswordFile(_)
+            | Self::NoDatabase(_)
             | Self::Credentials(_)
             | Self::Permission { .. }
             | Self::Refused(_)
@@ -229,7 +240,7 @@ impl ConnectError {
             // The node has answered, and its records are there.
             Self::SlotsMoving { .. } => false,
             Self::Silent(_) | Self::NotRedis | Self::Mute(_) | Self::MuteInTls(_) => true,
-            Self::Unreachable(_) | Self::Tls(_) | Self::HungUp(_) => true,
+            Self::Unreachable(_) | Self::Tls(_) | Self::HungUp(_) | Self::PasswordFile(_) | Self::NoDatabase(_) => true,
             Self::NoPrimary { .. } | Self::NotPrimary { .. } | Self::Credentials(_) | Self::Refused(_) => true,
         }
     }
@@ -238,8 +249,14 @@ impl ConnectError {
         if let Some(advice) = tls_fault(&error).filter(|_| dialer.is_tls()) {
             return Self::Tls(advice);
         }
+        if let Some(why) = password_fault(&error) {
+            return Self::PasswordFile(why);
+        }
         if is_of_another_protocol(&error) {
             return Self::NotRedis;
+        }
+        if dialer.database != 0 && is_of_database(&error) {
+            return Self::NoDatabase(dialer.database);
         }
         match (error.kind(), error.code()) {
             (_, None) if error.is_connection_refusal() => Self::Unreachable(error),
@@ -263,6 +280,12 @@ impl ConnectError {
             CommandError::Late | CommandError::Full => Self::Silent(CONNECT_TIMEOUT),
         }
     }
+}
+
+/// Whether the server refuses to SELECT.
+fn is_of_database(error: &RedisError) -> bool {
+    let says = |text: &str| error.detail().is_some_and(|detail| detail.contains(text));
+    says("DB index is out of range") || says("SELECT is not allowed in cluster mode")
 }
 
 fn is_of_another_protocol(error: &RedisError) -> bool {

@@ -1,6 +1,7 @@
 //! The byte stream to a server, opened in the same way for every use: TCP, TLS over TCP, or a Unix socket. Protocols
 //! are handled elsewhere.
 
+use std::error::Error;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -88,7 +89,7 @@ impl Dialer {
         let shown = path.display().to_string();
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
         let read = read.map_err(io::Error::other).and_then(|read| read);
-        let text = read.map_err(|error| io::Error::new(error.kind(), format!("store.password: {shown}: {error}")))?;
+        let text = read.map_err(|error| io::Error::other(PasswordUnreadable(shown, error)))?;
         // Editors and shells end a file with a line break.
         Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))))
     }
@@ -125,22 +126,38 @@ impl Dialer {
 #[error("the server hung up in the TLS handshake")]
 struct HungUp;
 
+/// The file that `store.password` names cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("store.password cannot be read: {0}: {1}")]
+pub(super) struct PasswordUnreadable(String, #[source] io::Error);
+
+/// The error and its causes, out of what they are wrapped in: the `redis` crate and I/O errors do not return a wrapped error
+/// as their source.
+fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(unwrap(error)), |error: &&'a (dyn Error + 'static)| (*error).source().map(unwrap))
+}
+
+fn unwrap<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let error = match error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        Some(wrapped) => &**wrapped,
+        None => error,
+    };
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => wrapped,
+        None => error,
+    }
+}
+
+/// Why there is no password, if the error is about that.
+pub(super) fn password_fault(error: &(dyn Error + 'static)) -> Option<String> {
+    unwrapped(error).find_map(|error| error.downcast_ref::<PasswordUnreadable>()).map(ToString::to_string)
+}
+
 /// A TLS error with advice on how to fix it. `None` if the error is not about TLS.
-pub(super) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+pub(super) fn tls_fault(error: &(dyn Error + 'static)) -> Option<String> {
     const NO_TLS: &str =
         "the port does not speak TLS: write redis:// (without the second s), or name the server's tls-port";
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // The `redis` crate and I/O errors do not return the wrapped error as their source.
-        let error = match error.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>() {
-            Some(wrapped) => &**wrapped,
-            None => error,
-        };
-        let error: &(dyn std::error::Error + 'static) =
-            match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-                Some(wrapped) => wrapped,
-                None => error,
-            };
+    for error in unwrapped(error) {
         if error.is::<HungUp>() {
             return Some(NO_TLS.to_owned());
         }
@@ -168,7 +185,6 @@ pub(super) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<Str
                 error => error.to_string(),
             });
         }
-        next = error.source();
     }
     None
 }
