@@ -42,7 +42,7 @@ pub use rules::{ActiveRules, check, look_up};
 use access::Operator;
 use error::{AdminError, AdminErrorKind};
 use records::{ChangeAuthor, LIMIT, MOST, RecordApi, RecordFilter};
-use shape::{RefusalList, RefusedRequest};
+use shape::{BulkReleaseRequest, BulkReleaseResponse, RecordPage, RefusalList, RefusedRequest};
 use status::{Figures, StoreStatus};
 
 use crate::guard::Guard;
@@ -156,13 +156,21 @@ impl Admin {
         match *path.split('/').skip(1).collect::<Vec<_>>() {
             ["records"] => {
                 must_be(&[Method::GET, Method::HEAD], READ, head)?;
-                Ok(json(StatusCode::OK, &records.list(&query(head.uri.query())?).await?))
+                let query = query(head.uri.query())?;
+                let not_configured = query.route.as_deref().and_then(|route| (self.in_force)().not_configured(route));
+                let page = records.list(&query).await?;
+                Ok(json(StatusCode::OK, &RecordPage { not_configured, ..page }))
             }
             ["records", "release"] => {
                 must_be(&[Method::POST], "POST", head)?;
                 operator.may_change()?;
-                let wanted = parsed(&head.headers, body).await?;
-                changed(async move { records.release_many(wanted, &ChangeAuthor { operator, peer }).await }).await
+                let wanted: BulkReleaseRequest = parsed(&head.headers, body).await?;
+                let not_configured = (self.in_force)().not_configured(&wanted.route);
+                let released = async move {
+                    let done = records.release_many(wanted, &ChangeAuthor { operator, peer }).await?;
+                    Ok(BulkReleaseResponse { not_configured, ..done })
+                };
+                changed(released).await
             }
             ["records", name] => {
                 must_be(&[Method::GET, Method::HEAD], READ, head)?;

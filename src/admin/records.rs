@@ -109,7 +109,7 @@ impl RecordApi {
         let (listed, next) = self.look_for(query).await?;
         let now = Timestamp::now();
         let entry = |listed: &ListedRecord| RecordEntry::new(&listed.name, listed.seen.as_ref(), now);
-        Ok(RecordPage { records: listed.iter().map(entry).collect(), next })
+        Ok(RecordPage { records: listed.iter().map(entry).collect(), next, not_configured: None })
     }
 
     /// Reads pages of the store until enough records match, or the time is up.
@@ -324,7 +324,13 @@ impl RecordApi {
             limit: AT_ONCE,
         };
         let (listed, next) = self.look_for(&query).await?;
-        let mut done = BulkReleaseResponse { dry_run: wanted.dry_run, released: Vec::new(), left: Vec::new(), next };
+        let mut done = BulkReleaseResponse {
+            dry_run: wanted.dry_run,
+            released: Vec::new(),
+            left: Vec::new(),
+            next,
+            not_configured: None,
+        };
         let begun = Instant::now();
         for ListedRecord { name, seen } in listed {
             if begun.elapsed() >= RELEASE_FOR && !done.released.is_empty() {

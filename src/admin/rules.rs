@@ -16,10 +16,12 @@ use super::RecordPlacement;
 use super::Timestamp;
 use super::access::Access;
 use super::error::{AdminError, AdminErrorKind};
-use super::shape::{ExplainRequest, ExplainResponse, ProspectName, RecordEntry, RulesPage};
+use super::shape::{ExplainRequest, ExplainResponse, ProspectName, RecordEntry, RouteNotConfigured, RulesPage};
 use crate::clock;
+use crate::config;
 use crate::guard::{self, Difference, Verdict};
 use crate::key::{self, DescribedRequest, KeyOutcome, Operation};
+use crate::record;
 use crate::record::codec::Unreadable;
 use crate::record::transitions::RecordSnapshot;
 use crate::rule::{Mode, Naming, OnMismatch, Routes, Rule, Trust};
@@ -35,6 +37,25 @@ pub struct ActiveRules {
     pub keeping: RecordPlacement,
     /// Who may see and change records.
     pub access: Arc<Access>,
+}
+
+/// As many routes are named to whoever has mistyped one.
+const NAMED: usize = 20;
+
+impl ActiveRules {
+    /// Where no route has this name. The records of an observed route have a name of their own.
+    pub(super) fn not_configured(&self, name: &str) -> Option<RouteNotConfigured> {
+        let plain = record::without_observed(name);
+        let names = || self.routes.rules().iter().map(|rule| &*rule.name);
+        if names().any(|other| other == plain) {
+            return None;
+        }
+        Some(RouteNotConfigured {
+            route: name.to_owned(),
+            near: config::nearest(plain, names()).map(str::to_owned),
+            routes: names().take(NAMED).map(str::to_owned).collect(),
+        })
+    }
 }
 
 /// The inputs of the names of records. `query` may contain the check of a digest key, to compare it with the one in use.
@@ -56,7 +77,7 @@ pub(super) async fn told(
 
 /// The check of a digest key, as text. It identifies the key without revealing it.
 pub fn check(key: &key::DigestKey) -> String {
-    crate::record::Hex::of(&key.check()).to_string()
+    record::Hex::of(&key.check()).to_string()
 }
 
 /// What a request would get now.

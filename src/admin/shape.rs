@@ -35,6 +35,22 @@ pub struct RecordPage {
     pub records: Vec<RecordEntry>,
     /// The cursor of the next page; `null` after the last.
     pub next: Option<String>,
+    /// Where the list is of a route that the sidecar does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_configured: Option<RouteNotConfigured>,
+}
+
+/// A name that no route has: it is mistyped, or of a route that was removed or renamed. Its records are kept until they
+/// expire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteNotConfigured {
+    /// The name.
+    pub route: String,
+    /// The route that was meant, perhaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<String>,
+    /// The routes that there are; the first of them where there are many.
+    pub routes: Vec<String>,
 }
 
 /// One record.

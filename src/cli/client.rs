@@ -27,8 +27,6 @@ pub(super) struct AdminClient {
     authority: Authority,
     token: Option<Secret>,
     pub(super) token_from: TokenFrom,
-    /// The routes of the configuration, if there is one.
-    routes: Option<Vec<String>>,
     connect_timeout: Duration,
     timeout: Duration,
     /// An admin listener has answered at this address.
@@ -81,17 +79,16 @@ impl AdminClient {
     /// The sidecar at `admin`, else the one of this configuration. The file is read only if it is needed.
     pub(super) fn new(admin: Option<&str>, config: &Path) -> Result<Self, String> {
         let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty()).map(Secret::new);
-        let (authority, configured, routes) = match admin {
+        let (authority, configured) = match admin {
             Some(url) => {
                 let authority = authority(url)?;
                 // The sidecar of another machine may have no configuration here.
                 let configured = if token.is_none() { config::load(config).ok().and_then(token_of) } else { None };
-                (authority, configured, None)
+                (authority, configured)
             }
             None => {
                 let loaded = config::load(config).map_err(|error| super::refusal(&error))?;
-                let routes = loaded.routes.rules().iter().map(|rule| rule.name.to_string()).collect();
-                (listener(&loaded, config)?, token_of(loaded), Some(routes))
+                (listener(&loaded, config)?, token_of(loaded))
             }
         };
         let token_from = match (&token, &configured) {
@@ -101,29 +98,12 @@ impl AdminClient {
         };
         let (connect_timeout, timeout) = (CONNECT_TIMEOUT, TIMEOUT);
         let is_known = AtomicBool::new(false);
-        Ok(Self { authority, token: token.or(configured), token_from, routes, connect_timeout, timeout, is_known })
+        Ok(Self { authority, token: token.or(configured), token_from, connect_timeout, timeout, is_known })
     }
 
     /// With a short timeout, for calls that are optional.
     pub(super) fn hurried(self) -> Self {
         Self { connect_timeout: Duration::from_millis(300), timeout: Duration::from_secs(2), ..self }
-    }
-
-    /// Fails if the configuration has no route of this name. Without a configuration, any name is accepted. The records of
-    /// observed routes have a name with `@observe`.
-    pub(super) fn knows_route(&self, name: &str) -> Result<(), AdminCallError> {
-        let plain = name.strip_suffix("@observe").unwrap_or(name);
-        let Some(routes) =
-            self.routes.as_ref().filter(|routes| !plain.is_empty() && !routes.iter().any(|it| it == plain))
-        else {
-            return Ok(());
-        };
-        let names = || routes.iter().map(String::as_str);
-        let help = match config::nearest(plain, names()) {
-            Some(near) => format!("did you mean '{near}'?"),
-            None => format!("the routes of the configuration are {}", names().collect::<Vec<_>>().join(", ")),
-        };
-        Err(AdminCallError::Usage(format!("there is no route '{name}'; {help}")))
     }
 
     /// For messages.

@@ -253,6 +253,11 @@ pub struct RecordName {
 /// Appended to the name of a route in observe mode. No route can have such a name.
 const OBSERVED: &str = "@observe";
 
+/// The name of the route itself, where `name` is that of its records in observe mode.
+pub fn without_observed(name: &str) -> &str {
+    name.strip_suffix(OBSERVED).unwrap_or(name)
+}
+
 /// Appended to the name of a route: what operators did to its records. No route can have such a name.
 const AUDIT: &str = "@audit";
 
@@ -297,7 +302,9 @@ impl fmt::Display for RecordName {
 
 /// A text that is not the name of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a record is named route:digest, and the digest is 32 hex digits in lower case")]
+#[error(
+    "a record is named route:digest, and the digest is 32 hex digits in lower case: copy it whole, from the log or a list"
+)]
 pub struct NotAName;
 
 impl FromStr for RecordName {

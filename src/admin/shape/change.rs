@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RecordEntry, StateName};
+use super::{RecordEntry, RouteNotConfigured, StateName};
 use crate::admin::Timestamp;
 
 /// `POST /records/{record}/release`
@@ -160,6 +160,9 @@ pub struct BulkReleaseResponse {
     pub left: Vec<NotReleased>,
     /// The `cursor` of the next call; `null` at the end.
     pub next: Option<String>,
+    /// Where the call is about a route that the sidecar does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_configured: Option<RouteNotConfigured>,
 }
 
 /// A record that was not released.

@@ -56,7 +56,7 @@ pub(super) async fn list(
     let mut cursor = String::new();
     let (mut seen, mut count) = (RecentNames::default(), 0_usize);
     let mut quiet_since = Instant::now();
-    loop {
+    let not_configured = loop {
         let target = format!("/records?route={route}&state={state}&cursor={cursor}&limit=500");
         let page = page(client, &target).await?;
         // Written at once: standard output is flushed at each line.
@@ -76,16 +76,14 @@ pub(super) async fn list(
         out.flush()?;
         match page.next {
             Some(next) => cursor = next,
-            None => break,
+            None => break page.not_configured,
         }
         if quiet_since.elapsed() > PATIENCE {
             output::complain(format_args!("{} so far, still looking", say::records(count)));
             quiet_since = Instant::now();
         }
-    }
-    if count == 0 {
-        client.knows_route(route)?;
-    }
+    };
+    say::of_route(not_configured, count)?;
     match format {
         Format::Text => writeln!(out, "{}", say::records(count))?,
         Format::Json => writeln!(out, "{}", if count == 0 { "[]" } else { "\n]" })?,
@@ -111,9 +109,9 @@ async fn page(client: &AdminClient, target: &str) -> Result<RecordPage, AdminCal
     }
 }
 
-/// The characters of route names.
+/// The characters of route names, and of those of their records in observe mode.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"._-@".contains(&byte)
 }
 
 #[cfg(test)]

@@ -114,6 +114,10 @@ enum RecordsCommand {
     ///
     /// What is found completes the record. What is absent frees the key once it has been absent twice, long enough after the
     /// request can have ended: until then the sidecar goes on asking.
+    ///
+    /// It needs a token that may change records. A sidecar asks about what another one ran only where [route.probe] has an
+    /// authorization, and where the host of the question and its values are kept or fixed: docs/probe.md. Exit status 0, also
+    /// where the answer settles nothing: the output says what became of the record.
     Probe(ProbeArgs),
 }
 
@@ -362,12 +366,11 @@ async fn release_many(
     reason: String,
     yes: bool,
 ) -> Result<(), AdminCallError> {
-    client.knows_route(&route)?;
     let which = format!("of {route}, {state} since {}", say::time(since));
     let mut wanted = BulkReleaseRequest { route, state, since: since.to_string(), dry_run: !yes, reason, cursor: None };
     let mut out = io::stdout().lock();
     let (mut seen, mut released, mut left) = (RecentNames::default(), 0_usize, 0_usize);
-    loop {
+    let not_configured = loop {
         let done: BulkReleaseResponse = client.ask(Method::POST, "/records/release", Some(&wanted)).await?;
         for entry in done.released {
             if seen.insert(&entry.record) {
@@ -381,9 +384,10 @@ async fn release_many(
         }
         match done.next {
             Some(next) => wanted.cursor = Some(next),
-            None => break,
+            None => break done.not_configured,
         }
-    }
+    };
+    say::of_route(not_configured, released + left)?;
     let left = if left == 0 { String::new() } else { format!(", {left} left as they are") };
     let done = match yes {
         true => format!("{} {which}: released{left}.", say::records(released)),

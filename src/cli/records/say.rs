@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::super::client::{AdminCallError, AdminClient, TokenFrom};
+use super::super::output;
 use super::super::text::{labelled, wrapped};
 use crate::admin::Timestamp;
 use crate::admin::shape::{
-    AuditLine, OwnerName, ProspectName, RecordDetail, RecordEntry, RecordFacts, StateName, StoredAnswer,
+    AuditLine, OwnerName, ProspectName, RecordDetail, RecordEntry, RecordFacts, RouteNotConfigured, StateName,
+    StoredAnswer,
 };
 use crate::admin::story;
 
@@ -180,6 +182,22 @@ fn printable(text: &str) -> String {
 /// `3 records`
 pub(super) fn records(count: usize) -> String {
     format!("{count} record{}", if count == 1 { "" } else { "s" })
+}
+
+/// Fails if nothing was found, and the sidecar has no such route; says so beside what was found.
+pub(super) fn of_route(missing: Option<RouteNotConfigured>, found: usize) -> Result<(), AdminCallError> {
+    let Some(RouteNotConfigured { route, near, routes }) = missing else { return Ok(()) };
+    if found > 0 {
+        output::complain(format_args!(
+            "note: the sidecar has no route '{route}' (any more): its records are kept until they expire"
+        ));
+        return Ok(());
+    }
+    let help = match near {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("the sidecar has {}", routes.join(", ")),
+    };
+    Err(AdminCallError::Usage(format!("there is no route '{route}', and no record of one; {help}")))
 }
 
 /// Broken at 80 columns.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use onlyonce::config;
 use onlyonce::record::{Claim, Fingerprint, RecordName, SettledRecord, Settlement, Terms, Token, UnknownPolicy};
+use serde_json::json;
 
 use super::*;
 
@@ -40,7 +41,7 @@ on_every_lasting_store! {
         sidecar.ask(&order("k")).await;
         assert_eq!(list(sidecar.admin, &[]).await.len(), 1301);
         assert_eq!(list(sidecar.admin, &["--route", "orders", "--state", "unknown"]).await.len(), 1300);
-        assert_eq!(list(sidecar.admin, &["--route", "others"]).await.len(), 0);
+        records(sidecar.admin, &["list", "--route", "others"]).await.failed(2, &["no record of one"]);
         let said = records(sidecar.admin, &["list"]).await.well();
         assert!(said.ends_with("1301 records\n") && said.lines().count() == 2603);
         let release = ["release", "--route", "orders", "--state", "unknown", "--since", "1970-01-01T00:00:00Z", "--yes"];
@@ -52,7 +53,7 @@ on_every_lasting_store! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_are_for_those_who_have_the_token() {
     let backend = Backend::start().await;
-    let setup = Setup::new(&backend.url()).with("admin", "token = \"open-sesame\"");
+    let setup = Setup::new(&backend.url()).with("admin", "token = \"open-sesame-for-all\"");
     let sidecar = setup.start().await;
     sidecar.ask(&order("k")).await;
     let url = format!("http://{}", sidecar.admin);
@@ -61,23 +62,23 @@ async fn records_are_for_those_who_have_the_token() {
     let wrong = ask(Some("sesame")).await;
     wrong.failed(1, &["unauthorized", "$ONLYONCE_ADMIN_TOKEN is not a token"]);
     assert!(!format!("{}{}", wrong.out, wrong.err).contains("sesame"));
-    assert!(ask(Some("open-sesame")).await.well().ends_with("1 record\n"));
+    assert!(ask(Some("open-sesame-for-all")).await.well().ends_with("1 record\n"));
 
     // From the configuration, like the admin listener's address.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("onlyonce.toml");
     let setup = Setup::new(&backend.url()).with("admin", &format!("listen = \"{}\"", sidecar.admin));
-    std::fs::write(&file, setup.clone().with("admin", "token = \"open-sesame\"").toml()).expect("written");
+    std::fs::write(&file, setup.clone().with("admin", "token = \"open-sesame-for-all\"").toml()).expect("written");
     let config = file.to_str().expect("UTF-8");
     assert!(records_with(None, &["list", "--config", config]).await.well().ends_with("1 record\n"));
-    std::fs::write(&file, setup.with("admin", "token = \"other\"").toml()).expect("written");
+    std::fs::write(&file, setup.with("admin", "token = \"another-sesame-for-all\"").toml()).expect("written");
     records_with(None, &["list", "--config", config]).await.failed(1, &["admin.token of the configuration file"]);
 
     // As a web page would send it.
-    let release = post("/records/release").json("{}").by("open-sesame");
+    let release = post("/records/release").json("{}").by("open-sesame-for-all");
     let mut wire = Wire::connect(sidecar.admin).await;
     wire.ask(&release.clone().line("Origin: http://evil.example")).await.refuses(403, "forbidden");
-    wire.ask(&post("/records/release").form("a=b").by("open-sesame")).await.refuses(415, "not-json");
+    wire.ask(&post("/records/release").form("a=b").by("open-sesame-for-all")).await.refuses(415, "not-json");
     wire.ask(&release).await.refuses(400, "bad-request");
 }
 
@@ -128,10 +129,54 @@ async fn a_route_that_there_is_not_is_an_error_with_the_nearest_name() {
     let since = ["--state", "unknown", "--since", "1h"];
     for arguments in [&["list", "--route", "order"][..], &[&["release", "--route", "order"][..], &since].concat()] {
         let arguments = [&["-c", config], arguments].concat();
-        records_with(None, &arguments).await.failed(2, &["there is no route 'order'; did you mean 'orders'?"]);
+        let refused = &["there is no route 'order'", "did you mean 'orders'?"];
+        records_with(None, &arguments).await.failed(2, refused);
     }
     let far = ["-c", config, "list", "--route", "shipments"];
-    records_with(None, &far).await.failed(2, &["the routes of the configuration are orders"]);
+    records_with(None, &far).await.failed(2, &["no route 'shipments'", "the sidecar has orders"]);
+}
+
+#[tokio::test]
+async fn the_sidecar_tells_a_mistyped_route_from_one_that_was_removed() {
+    let backend = Backend::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = format!("url = \"embedded:{}\"", folder.path().join("records").display());
+    let setup = Setup::new(&backend.url()).with("store", &store);
+    let sidecar = setup.clone().start().await;
+    sidecar.ask(&order("k")).await;
+    sidecar.stop().await;
+
+    let sidecar = setup.route("name = \"invoices\"\npath = \"/invoices\"\nscope = []").start().await;
+    let url = format!("http://{}", sidecar.admin);
+    let admin = ["--admin", &url];
+    // Of a removed route, the records are there, and it is said.
+    let removed = records_with(None, &[&admin[..], &["list", "--route", "orders"]].concat()).await;
+    assert!(removed.err.contains("the sidecar has no route 'orders' (any more)"), "{}", removed.err);
+    assert_eq!((removed.status, removed.out.ends_with("\n1 record\n")), (Some(0), true), "{}", removed.out);
+    // Of a mistyped one, none are, which is an error.
+    for (name, help) in [("invoice", "did you mean 'invoices'?"), ("shipments", "the sidecar has invoices")] {
+        let list = [&admin[..], &["list", "--route", name]].concat();
+        let release = ["release", "--route", name, "--state", "completed", "--since", "1h", "--yes"];
+        for arguments in [list, [&admin[..], &release].concat()] {
+            let said = &[&*format!("there is no route '{name}', and no record of one"), help];
+            records_with(None, &arguments).await.failed(2, said);
+        }
+    }
+    // A route without records is none of these, and neither is one that is observed.
+    for name in ["invoices", "invoices@observe"] {
+        let none = records_with(None, &[&admin[..], &["list", "--route", name]].concat()).await;
+        assert_eq!(none.well(), "0 records\n");
+    }
+
+    let page = async |route: &str| {
+        let asked = request("GET", &format!("/records?route={route}")).host("localhost").line("Onlyonce-Admin: 1");
+        Wire::connect(sidecar.admin).await.ask(&asked).await.json()
+    };
+    let missing = |route: &str, near: Value| json!({ "route": route, "near": near, "routes": ["invoices"] });
+    assert_eq!(page("invoice").await["not_configured"], missing("invoice", json!("invoices")));
+    assert_eq!(page("orders").await["not_configured"]["routes"], json!(["invoices"]));
+    assert_eq!(page("orders").await["records"].as_array().map(Vec::len), Some(1));
+    assert_eq!(page("invoices").await.get("not_configured"), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
