@@ -105,7 +105,7 @@ fn advice(config: &Config) -> Vec<Warning> {
             ("form-reject", about_second_clicks(rule)),
             ("body-key-media-type", about_bodies(rule)),
             ("buffer-too-small", about_caps(rule, server)),
-            ("short-retention", about_retries_of_payments(rule)),
+            ("short-retention", about_short_retention(rule)),
             ("default-retention", about_default_retention(rule)),
             ("hidden-methods", about_hidden_methods(rule, routes)),
             ("other-hosts", about_other_hosts(rule, routes)),
@@ -274,6 +274,21 @@ fn about_default_retention(rule: &Rule) -> Option<Advice> {
         weight: Weight::Note,
         text: format!("records are kept for {retention}, as retention is not given; before, the default was {before}"),
         advice: "if clients try again for longer, say for how long: retention = \"72h\"".to_owned(),
+    })
+}
+
+/// Clients that wait between their tries wait for seconds, queues for minutes and more.
+fn about_short_retention(rule: &Rule) -> Option<Advice> {
+    const MINUTE: Duration = Duration::from_secs(60);
+    about_retries_of_payments(rule).or_else(|| {
+        if rule.retention >= MINUTE {
+            return None;
+        }
+        let retention = HumanDuration(rule.retention);
+        warn(
+            format!("records are kept for {retention} (retention): a repeat that comes later runs again"),
+            "keep them for as long as clients may try again: retention = \"24h\"",
+        )
     })
 }
 

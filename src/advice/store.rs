@@ -9,7 +9,7 @@ pub(super) fn about_embedded(location: &StoreLocation) -> Option<Advice> {
         StoreLocation::Embedded(_) => Some(Advice {
             weight: Weight::Note,
             text: "the embedded store is for one sidecar: another one does not see its records".to_owned(),
-            advice: "with more than one, share a Redis: store.url = \"redis://host:6379/0\"".to_owned(),
+            advice: "more than one share a Redis or a PostgreSQL: store.url = \"redis://host:6379/0\" or \"postgres://onlyonce@host/db\"".to_owned(),
         }),
     }
 }
@@ -19,7 +19,7 @@ pub(super) fn about_memory(location: &StoreLocation) -> Option<Advice> {
         StoreLocation::Redis(_) | StoreLocation::Postgres(_) | StoreLocation::Embedded(_) => None,
         StoreLocation::Memory => warn(
             "the memory store forgets every record when onlyonce exits, and the next repeats run again",
-            "to keep them, use store.url = \"embedded:/var/lib/onlyonce\" or a Redis",
+            "to keep them, use store.url = \"embedded:/var/lib/onlyonce\", or a Redis or a PostgreSQL",
         ),
     }
 }
@@ -43,6 +43,6 @@ pub(super) fn about_digests(store: &StoreConfig) -> Option<Advice> {
     warn(
         "stored answers are encrypted (store.encryption_keys), but the key of the digests lies in the store: whoever \
          reads it there can try out keys, credentials and bodies until a digest matches",
-        "keep that key outside, too: store.digest_key = \"env:ONLYONCE_DIGEST_KEY\". The records of before are forgotten",
+        "keep that key outside, too: store.digest_key = \"env:ONLYONCE_DIGEST_KEY\". Earlier records are forgotten",
     )
 }

@@ -15,7 +15,7 @@ use super::{BAD_USAGE, FAILED, Format, output};
 use crate::advice::{self, Warning, Weight};
 use crate::config::{Config, ConfigProblem};
 use crate::form_guard::{FormGuard, ScriptTag};
-use crate::rule::{Disposition, OnConcurrent, OnMissingKey, Preset, Rule, WARNINGS};
+use crate::rule::{Disposition, OnConcurrent, OnMissingKey, Preset, ProbeAnswer, ProbeRule, Rule, WARNINGS};
 use crate::text::listed;
 use crate::units::HumanDuration;
 
@@ -111,6 +111,9 @@ struct RuleRow {
     /// What the backend is asked for when an outcome is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<String>,
+    /// When, and by whom.
+    #[serde(skip)]
+    probe_terms: String,
     hold_for: String,
     lease: String,
     retention: String,
@@ -143,6 +146,7 @@ impl RuleRow {
             },
             on_unknown: rule.on_unknown.word(),
             probe: rule.probe.as_ref().map(|probe| format!("GET {}", probe.path)),
+            probe_terms: rule.probe.as_deref().map(probe_terms).unwrap_or_default(),
             hold_for: HumanDuration(rule.hold_for).to_string(),
             lease: HumanDuration(rule.lease).to_string(),
             retention: HumanDuration(rule.retention).to_string(),
@@ -185,12 +189,22 @@ impl RuleRow {
             ("policy", self.policy()),
             ("on_concurrent", self.on_concurrent.clone()),
             ("on_unknown", self.on_unknown()),
-            ("probe", self.probe.clone().unwrap_or_else(|| "-".to_owned())),
+            ("probe", self.probe.as_ref().map_or("-".to_owned(), |probe| format!("{probe}{}", self.probe_terms))),
             ("lease", self.lease.clone()),
             ("retention", self.retention.clone()),
             ("replay_auth", self.replay_auth.clone().unwrap_or("-".to_owned())),
         ]
     }
+}
+
+/// `, after 1m, by the sidecar that ran the request only`
+fn probe_terms(probe: &ProbeRule) -> String {
+    let by = if probe.authorization.is_none() { ", by the sidecar that ran the request only" } else { "" };
+    let answer = match probe.answer {
+        ProbeAnswer::AlreadyCompleted => "",
+        ProbeAnswer::Probe => "; repeats get its answer",
+    };
+    format!(", after {}{by}{answer}", HumanDuration(probe.after))
 }
 
 /// `, hold 503`

@@ -433,7 +433,7 @@ fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&R
             ExplainResponse { route: None, .. }
             | ExplainResponse { record: None, .. }
             | ExplainResponse { request: None, .. },
-        ) => "the sidecar does not guard this request: it goes by another file than this one".to_owned(),
+        ) => "the sidecar does not guard this request: it uses another configuration file".to_owned(),
         Ok(ExplainResponse { record: Some(record), now, request: Some(request), .. }) => {
             let found = records::in_short(now.as_ref(), request);
             // Observed routes have a separate namespace.

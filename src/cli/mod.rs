@@ -99,7 +99,7 @@ enum Command {
         connect: bool,
         /// The admin listener of the sidecar to compare with, as http://HOST:PORT, instead of the configuration's
         ///
-        /// Where a sidecar runs, check warns of what it would forget if it went by this file.
+        /// Where a sidecar runs, check warns of what it would forget if it used this file.
         #[arg(long, value_name = "URL")]
         admin: Option<String>,
         /// For people, or for programs

@@ -64,7 +64,7 @@ fn compare(running: &RulesPage, config: &Config, url: &str) -> Vec<Warning> {
     };
     let of_routes = forgotten(&running.routes, &Naming::all(&config.routes)).into_iter();
     let of_routes = of_routes.map(|ForgottenRoute { route, why }| {
-        let text = format!("{why}. Once the sidecar at {url} goes by this file, {FORGOTTEN}");
+        let text = format!("{why}. Once the sidecar at {url} uses this file, {FORGOTTEN}");
         warning(Some(route), text, BY_RELOAD)
     });
     let of_store = running.keeping.changes(&RecordPlacement::of(&config.store), running.same_digest_key).into_iter();
@@ -75,7 +75,7 @@ fn compare(running: &RulesPage, config: &Config, url: &str) -> Vec<Warning> {
     of_store.chain(of_routes).collect()
 }
 
-const BY_RELOAD: &str = "a sidecar goes by a changed file within seconds: put it in place when nobody repeats what was \
+const BY_RELOAD: &str = "a sidecar uses a changed file within seconds: put it in place when nobody repeats what was \
                          sent before, or leave name, key and scope as they are";
 const AT_START: &str =
     "start it when nobody repeats what was sent before, or leave url, prefix and digest_key as they are";

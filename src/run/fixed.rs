@@ -70,7 +70,7 @@ mod tests {
         let other = config(
             "body_timeout = \"1s\"",
             &format!(
-                "retention = \"9d\"\n[admin]\ntoken = \"t\"\n[log]\nlevel = \"debug\"\nkeys = \"plain\"\n{STORE}\non_error = \"forward\""
+                "retention = \"9d\"\n[admin]\ntoken = \"a-token-of-some-length\"\n[log]\nlevel = \"debug\"\nkeys = \"plain\"\n{STORE}\non_error = \"forward\""
             ),
         );
         assert_eq!(fixed.differing(&other), Vec::<&str>::new());

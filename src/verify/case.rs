@@ -99,7 +99,7 @@ pub(super) enum Manner {
     FollowLater,
 }
 
-/// What a case goes by.
+/// What a case depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CaseKind {
     /// Two requests, by which all others are judged.
@@ -263,7 +263,7 @@ impl VerifyCase {
     }
 
     /// The requests of the case. Rows that look at the answers of other cases have none; the control's are planned by
-    /// themselves, because all others go by them.
+    /// themselves, because all others rely on them.
     pub(super) fn acts(self) -> Vec<Act> {
         let act = |key, variation, manner| Act { key, variation, manner };
         let waiting = |key| act(key, Variation::AsGiven, Manner::Wait);
@@ -319,7 +319,7 @@ impl VerifyCase {
         self.acts().iter().map(|act| act.manner.most_requests()).sum()
     }
 
-    /// Whether it goes by what the key means to the API, which must heed keys for that.
+    /// Whether it depends on what the key means to the API, which must heed keys for that.
     pub(super) fn is_about_keys(self) -> bool {
         match self {
             Self::ReplayStatus | Self::ReplayBody | Self::ReplayLocation | Self::ReplayHeaders => true,
@@ -331,7 +331,7 @@ impl VerifyCase {
     }
 
     /// Whether the effects that are counted at the API are those of its requests. Another target may create what the count
-    /// does not hold. So may another caller: there, only a count that rose for each request is gone by.
+    /// does not hold. So may another caller: there, only a count that rose for each request is relied on.
     pub(super) fn is_counted(self) -> bool {
         self != Self::OtherTarget && !self.acts().is_empty()
     }

@@ -1,4 +1,4 @@
-//! The API's own count while the cases are played, and why it is not gone by any more.
+//! The API's own count while the cases are played, and why it is no longer relied on.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::played::PlayedCases;
 use super::player::Player;
 use super::request::{CountRequest, VerifyRequest};
 
-/// The count, as long as it is gone by.
+/// The count, as long as it is relied on.
 pub(super) struct TrustedCount<'a> {
     request: &'a VerifyRequest,
     counter: Option<EffectCounter<'a>>,
@@ -21,7 +21,7 @@ pub(super) struct TrustedCount<'a> {
     pub(super) instead: Option<String>,
 }
 
-/// Why a count that was gone by is not to be trusted at the end.
+/// Why a count that was relied on is not to be trusted at the end.
 enum CountDoubt {
     /// It did not rise for one more.
     Unchanged,
@@ -31,7 +31,7 @@ enum CountDoubt {
     NotTold(String),
 }
 
-const NOT_GONE_BY: &str = "the count cannot be gone by";
+const UNRELIABLE: &str = "the count cannot be relied on";
 
 impl<'a> TrustedCount<'a> {
     pub(super) async fn open(request: &'a VerifyRequest, client: &'a ApiClient) -> Result<Self, VerifyError> {
@@ -47,7 +47,7 @@ impl<'a> TrustedCount<'a> {
         Ok(count)
     }
 
-    /// What is gone by now.
+    /// What is relied on now.
     pub(super) fn request(&self) -> Option<&'a CountRequest> {
         self.counter.as_ref().and(self.request.count.as_ref())
     }
@@ -57,7 +57,7 @@ impl<'a> TrustedCount<'a> {
         self.instead = self.request.count.as_ref().map(|count| why(count.target.path()));
     }
 
-    /// After one request of the control: a count that has not risen by one is not gone by.
+    /// After one request of the control: a count that has not risen by one is not relied on.
     pub(super) async fn rises(&mut self) {
         let Some(counter) = &mut self.counter else { return };
         if !counter.rises().await.is_ok_and(|change| change == CountChange::ByOne) {
@@ -85,7 +85,7 @@ impl<'a> TrustedCount<'a> {
             // Others who create something are noticed, or come once more.
             sleep(IDLE).await;
             self.begin(case, played).await;
-            // It is not gone by if they were noticed.
+            // It is not relied on if they were noticed.
             if played.rests_on_count(case) {
                 let (outcomes, risen) = match &self.counter {
                     None => (Vec::new(), None),
@@ -111,11 +111,11 @@ impl<'a> TrustedCount<'a> {
                 self.give_up(|path| {
                     format!("the count at GET {path} changed while nothing was sent, before the case {name}")
                 });
-                played.distrust_last(NOT_GONE_BY);
+                played.distrust_last(UNRELIABLE);
             }
             Err(why) => {
                 self.give_up(|path| unreadable(path, &why));
-                played.distrust_harmless(NOT_GONE_BY);
+                played.distrust_harmless(UNRELIABLE);
             }
         }
     }
@@ -138,7 +138,7 @@ impl<'a> TrustedCount<'a> {
             Ok(by) => by,
             Err(why) => {
                 self.give_up(|path| unreadable(path, &why));
-                played.distrust_harmless(NOT_GONE_BY);
+                played.distrust_harmless(UNRELIABLE);
                 None
             }
         }
@@ -149,8 +149,8 @@ impl<'a> TrustedCount<'a> {
         let Some(counter) = &mut self.counter else { return };
         let Err(doubt) = is_still_right(counter, player).await else { return };
         match doubt {
-            CountDoubt::Unchanged => played.distrust_harmless(NOT_GONE_BY),
-            CountDoubt::Otherwise | CountDoubt::NotTold(_) => played.distrust_all(NOT_GONE_BY),
+            CountDoubt::Unchanged => played.distrust_harmless(UNRELIABLE),
+            CountDoubt::Otherwise | CountDoubt::NotTold(_) => played.distrust_all(UNRELIABLE),
         }
         self.give_up(|path| match doubt {
             CountDoubt::Unchanged | CountDoubt::Otherwise => {

@@ -10,7 +10,7 @@ use super::client::ApiClient;
 use super::key_position::{KeyValue, RequestParts};
 use super::request::{CountRequest, VerifyRequest};
 
-/// Reads the count, and says when it cannot be gone by.
+/// Reads the count, and says when it cannot be relied on.
 pub(super) struct EffectCounter<'a> {
     request: &'a VerifyRequest,
     count: &'a CountRequest,

@@ -15,9 +15,9 @@ use super::verdict::{CaseVerdict, Judgement};
 /// What came of a case.
 struct PlayedCase {
     outcomes: Vec<ClientOutcome>,
-    /// By how much the API's own count rose. `None` where it is not counted, or not gone by.
+    /// By how much the API's own count rose. `None` where it is not counted, or not relied on.
     risen: Option<u64>,
-    /// Why the count of this case is not gone by.
+    /// Why the count of this case is not relied on.
     doubt: Option<String>,
     second_try: SecondTry,
 }
@@ -39,7 +39,7 @@ enum SecondTry {
     Uncounted,
 }
 
-/// All of them. A verdict is made of what came whenever it is asked for: where a count turns out not to be gone by, what the
+/// All of them. A verdict is made of what came whenever it is asked for: where a count turns out not to be relied on, what the
 /// answers prove stays.
 pub(super) struct PlayedCases {
     baseline: Baseline,
@@ -90,7 +90,7 @@ impl PlayedCases {
         }
     }
 
-    /// The count of the case that was counted last is not gone by.
+    /// The count of the case that was counted last is not relied on.
     pub(super) fn distrust_last(&mut self, why: &str) {
         let is_counted = |case: &&VerifyCase| self.cases.get(*case).is_some_and(|played| played.risen.is_some());
         if let Some(last) = VerifyCase::ALL.iter().rfind(is_counted) {
@@ -98,7 +98,7 @@ impl PlayedCases {
         }
     }
 
-    /// No count is gone by.
+    /// No count is relied on.
     pub(super) fn distrust_all(&mut self, why: &str) {
         VerifyCase::ALL.into_iter().for_each(|case| self.distrust(case, why));
     }
@@ -146,7 +146,7 @@ impl PlayedCases {
                 Some(why) => unsent(why),
                 // What a key means is asked of those only who know keys.
                 None if self.support() == KeySupport::Ignored => unsent(IGNORED),
-                None => unsent("the same request twice seemed to run twice, by a count that is not gone by"),
+                None => unsent("the same request twice seemed to run twice, by a count that proved unreliable"),
             },
         }
     }

@@ -32,7 +32,7 @@ fn every_example_of_a_file_loads() {
                 // A key of 32 bytes, in base64; tokens, each another one; and what will do for all others.
                 Some(match variable {
                     key if key.starts_with("ONLYONCE_KEY") => "A".repeat(43),
-                    token if token.ends_with("_TOKEN") => token.to_owned(),
+                    token if token.ends_with("_TOKEN") => format!("{token}-of-some-length"),
                     _ => "0123456789abcdef0123456789abcdef".to_owned(),
                 })
             };

@@ -81,8 +81,8 @@ async fn check_warns_of_what_the_running_sidecar_would_forget() {
     let changed = file.clone().route("key = \"header:X-Key\"\nscope = [\"host\"]");
     let told = said(&changed, &["check"]).await;
     told.has("warning: orders: key was [header:idempotency-key], and is [header:x-key]; scope was [header:authorization], and is [host].");
-    told.has(&format!("Once the sidecar at http://{} goes by this file, {FORGOTTEN}", sidecar.admin));
-    told.has("help: a sidecar goes by a changed file within seconds").has_not("bills: key");
+    told.has(&format!("Once the sidecar at http://{} uses this file, {FORGOTTEN}", sidecar.admin));
+    told.has("help: a sidecar uses a changed file within seconds").has_not("bills: key");
     assert_eq!(told.status, Some(0));
     let below = told.lines.split("\n\n").skip(1);
     let wide: Vec<&str> = below.flat_map(str::lines).filter(|line| line.chars().count() > 80).collect();
@@ -147,13 +147,13 @@ async fn check_minds_neither_that_no_sidecar_is_there_nor_one_that_does_not_tell
     let told = said(&silent, &["check"]).await;
     assert_eq!((told.status, told.text.contains("sidecar ")), (Some(0), false), "{}", told.lines);
 
-    let sidecar = setup.clone().with("admin", "token = \"open-sesame\"").start().await;
+    let sidecar = setup.clone().with("admin", "token = \"open-sesame-for-all\"").start().await;
     let changed = at(&setup, sidecar.admin).route("key = \"header:X-Key\"");
     let told = said(&changed, &["check"]).await;
     assert_eq!(told.status, Some(0));
     told.has_not("forgotten").has_not("admin.token").has_not("unauthorized");
     said(&changed, &["check", "--connect"]).await.has("sidecar cannot be compared with: ").has("unauthorized");
-    with_token(&changed, Some("open-sesame"), &["check"]).await.has("orders: key was");
+    with_token(&changed, Some("open-sesame-for-all"), &["check"]).await.has("orders: key was");
     let wrong = said(&changed, &["check", "--admin", "127.0.0.1:1"]).await;
     assert_eq!(wrong.status, Some(2));
     wrong.has("write it as http://127.0.0.1:1");
@@ -243,7 +243,7 @@ async fn explain_says_where_the_sidecar_goes_by_other_rules_than_the_file() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_sidecar_knows_is_for_those_who_may_see_records() {
-    let sidecar = Setup::new("http://127.0.0.1:1").with("admin", "token = \"open-sesame\"").start().await;
+    let sidecar = Setup::new("http://127.0.0.1:1").with("admin", "token = \"open-sesame-for-all\"").start().await;
     sidecar.admin("/rules").await.refuses(401, "unauthorized");
     let asked = post("/explain").json(r#"{"method":"POST","url":"/orders"}"#);
     Wire::connect(sidecar.admin).await.ask(&asked).await.refuses(401, "unauthorized");

@@ -356,10 +356,10 @@ async fn a_large_answer_in_a_coding_that_is_not_accepted_is_decoded_and_so_long_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_sees_a_large_answer_with_its_body_or_without() {
-    let (_backend, redis, sidecar) = answered(|setup| setup.with("admin", "token = \"open-sesame\"")).await;
+    let (_backend, redis, sidecar) = answered(|setup| setup.with("admin", "token = \"open-sesame-for-all\"")).await;
     let names = names(&sidecar).await;
     let show = async |query: &str| {
-        let show = request("GET", &format!("/records/{}{query}", names[0])).by("open-sesame");
+        let show = request("GET", &format!("/records/{}{query}", names[0])).by("open-sesame-for-all");
         Wire::connect(sidecar.admin).await.ask(&show).await
     };
     let without = show("").await;

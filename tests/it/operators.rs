@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-const TOKENS: &str = "token = \"t-all\"\n[tokens]\nalice = { token = \"t-alice\" }\n\
-                      bob = { token = \"t-bob\", may = \"change\" }\n";
+const TOKENS: &str = "token = \"token-of-all-of-them\"\n[tokens]\nalice = { token = \"token-of-alice-only\" }\n\
+                      bob = { token = \"token-of-bob-only\", may = \"change\" }\n";
 
 async fn ask(admin: std::net::SocketAddr, request: &Request, token: &str) -> Response {
     Wire::connect(admin).await.ask(&request.clone().by(token)).await
@@ -37,15 +37,26 @@ async fn a_token_may_do_what_it_is_given_for_and_no_more() {
     let look_up = json!({"route": "orders", "key": ["k"], "scope": ["Bearer alice"]}).to_string();
     let look_up = Request::to_host("/look-up", "any").json(&look_up);
     for reads in [&shown, &get(&format!("/records/{record}?body=1")), &get("/records"), &get("/unknown"), &look_up] {
-        for (token, status) in [("t-all", 200), ("t-alice", 200), ("t-bob", 200), ("t-carol", 401), ("alice", 401)] {
+        for (token, status) in [
+            ("token-of-all-of-them", 200),
+            ("token-of-alice-only", 200),
+            ("token-of-bob-only", 200),
+            ("t-carol", 401),
+            ("alice", 401),
+        ] {
             assert_eq!(ask(admin, reads, token).await.status, status, "{token}: {reads:?}");
         }
     }
     for changes in [&release, &complete, &many] {
-        ask(admin, changes, "t-alice").await.refuses(403, "read-only");
+        ask(admin, changes, "token-of-alice-only").await.refuses(403, "read-only");
         ask(admin, changes, "t-carol").await.refuses(401, "unauthorized");
     }
-    for (token, may_change) in [("t-all", true), ("t-alice", false), ("t-bob", true), ("t-carol", false)] {
+    for (token, may_change) in [
+        ("token-of-all-of-them", true),
+        ("token-of-alice-only", false),
+        ("token-of-bob-only", true),
+        ("t-carol", false),
+    ] {
         let status = ask(admin, &get("/status"), token).await.json();
         assert_eq!(status["may_change"], may_change, "{token}");
         // What requests are recognised by is for those who may see records.
@@ -58,12 +69,12 @@ async fn a_token_may_do_what_it_is_given_for_and_no_more() {
         assert_eq!(status["routes"][0]["match"] == "POST /orders", is_known, "{token}");
         assert_eq!(status["routes"][0]["route"], "orders");
     }
-    assert_eq!(ask(admin, &shown, "t-alice").await.json()["audit"], Value::Null, "nothing was done");
+    assert_eq!(ask(admin, &shown, "token-of-alice-only").await.json()["audit"], Value::Null, "nothing was done");
 
-    assert_eq!(ask(admin, &many, "t-bob").await.json()["released"].as_array().map(Vec::len), Some(1));
-    assert_eq!(ask(admin, &complete, "t-bob").await.status, 200);
-    assert_eq!(ask(admin, &release, "t-all").await.status, 200);
-    let audit = ask(admin, &shown, "t-alice").await.json()["audit"].clone();
+    assert_eq!(ask(admin, &many, "token-of-bob-only").await.json()["released"].as_array().map(Vec::len), Some(1));
+    assert_eq!(ask(admin, &complete, "token-of-bob-only").await.status, 200);
+    assert_eq!(ask(admin, &release, "token-of-all-of-them").await.status, 200);
+    let audit = ask(admin, &shown, "token-of-alice-only").await.json()["audit"].clone();
     let told: Vec<_> = audit.as_array().expect("lines").iter().map(|line| (&line["did"], &line["by"])).collect();
     assert_eq!(told, [(&json!("complete"), &json!("bob")), (&json!("release"), &json!("admin.token"))]);
     sidecar.logs("record_released").await;
@@ -71,7 +82,7 @@ async fn a_token_may_do_what_it_is_given_for_and_no_more() {
     let line = log.lines().find(|line| line.contains("record_completed")).expect("a line");
     let line: Value = serde_json::from_str(line).expect("JSON");
     assert!(line["by"] == "bob" && line["from"].as_str().is_some_and(|from| from.starts_with("127.0.0.1:")), "{line}");
-    assert!(!sidecar.log().contains("t-bob") && !sidecar.log().contains("t-all"));
+    assert!(!sidecar.log().contains("token-of-bob-only") && !sidecar.log().contains("token-of-all-of-them"));
 }
 
 #[tokio::test]
@@ -80,14 +91,19 @@ async fn a_token_that_is_taken_out_of_the_file_is_refused_from_then_on() {
     let setup = Setup::new(&backend.url());
     let sidecar = Process::start(&setup.clone().with("admin", TOKENS)).await;
     let admin = sidecar.admin;
-    assert_eq!(ask(admin, &get("/records"), "t-bob").await.status, 200);
-    let fewer = TOKENS.split_once("bob").expect("a token").0.replace("t-all", "t-other");
+    assert_eq!(ask(admin, &get("/records"), "token-of-bob-only").await.status, 200);
+    let fewer = TOKENS.split_once("bob").expect("a token").0.replace("token-of-all-of-them", "token-of-others-now");
     sidecar.rewrite(&setup.clone().with("admin", &fewer));
     let reloads = async |times: f64| {
         until("reloaded", async || sidecar.metric("onlyonce_config_reloads_total{result=\"ok\"}").await >= times).await;
     };
     reloads(1.0).await;
-    for (token, status) in [("t-bob", 401), ("t-all", 401), ("t-other", 200), ("t-alice", 200)] {
+    for (token, status) in [
+        ("token-of-bob-only", 401),
+        ("token-of-all-of-them", 401),
+        ("token-of-others-now", 200),
+        ("token-of-alice-only", 200),
+    ] {
         assert_eq!(ask(admin, &get("/records"), token).await.status, status, "{token}");
     }
     // A listener that the file turns off stays until the next start, and stays closed to those without a token.
@@ -95,6 +111,6 @@ async fn a_token_that_is_taken_out_of_the_file_is_refused_from_then_on() {
     reloads(2.0).await;
     let plain = get("/records").host("localhost").line("Onlyonce-Admin: 1");
     Wire::connect(admin).await.ask(&plain).await.refuses(401, "unauthorized");
-    assert_eq!(ask(admin, &get("/records"), "t-alice").await.status, 200);
+    assert_eq!(ask(admin, &get("/records"), "token-of-alice-only").await.status, 200);
     sidecar.logs("admin.listen changed: takes effect at the next start").await;
 }

@@ -76,8 +76,8 @@ async fn who_may_not_see_records_is_told_nothing_of_the_configuration() {
         .store(&store)
         .another_route("name = \"hook\"\npath = \"/hooks/{id}\"\npreset = \"standard-webhooks\"")
         .another_route("name = \"unused\"\npath = \"/unused\"\nscope = []\nmode = \"off\"");
-    let closed = open.clone().with("admin", "token = \"open-sesame\"");
-    for (setup, line) in [(open, "Onlyonce-Admin: page"), (closed, "Authorization: Bearer open-sesame")] {
+    let closed = open.clone().with("admin", "token = \"open-sesame-for-all\"");
+    for (setup, line) in [(open, "Onlyonce-Admin: page"), (closed, "Authorization: Bearer open-sesame-for-all")] {
         let sidecar = setup.start().await;
         let status = request("GET", "/status").host("localhost");
         let known = Wire::connect(sidecar.admin).await.ask(&status.clone().line(line)).await.json();
@@ -370,7 +370,7 @@ async fn a_person_sees_figures_move_finds_a_request_and_settles_it_in_a_browser(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_a_token_is_set_records_are_shown_once_it_is_given() {
     let backend = Backend::start().await;
-    let sidecar = Setup::new(&backend.url()).with("admin", "token = \"open-sesame\"").start().await;
+    let sidecar = Setup::new(&backend.url()).with("admin", "token = \"open-sesame-for-all\"").start().await;
     busy(&backend, &sidecar).await;
     let mut browser = Browser::start().await;
     browser.look(Look { width: 400, height: 800, is_dark: true }).await;
@@ -381,7 +381,7 @@ async fn where_a_token_is_set_records_are_shown_once_it_is_given() {
     browser.fill("#token", "wrong").await;
     browser.press("Enter").await;
     browser.until("document.querySelector('#sign-in-said').textContent.includes('not a token')").await;
-    browser.fill("#token", "open-sesame").await;
+    browser.fill("#token", "open-sesame-for-all").await;
     browser.press("Enter").await;
     browser.until("document.querySelectorAll('#unknown li').length === 2").await;
     assert_eq!(browser.value("document.querySelector('#sign-in').hidden").await, true);

@@ -223,12 +223,12 @@ on_every_store! {
 
     async fn the_body_is_shown_only_where_it_is_asked_for(store: &Store) {
         let backend = Backend::start().await;
-        let sidecar = Setup::new(&backend.url()).store(store).with("admin", "token = \"open-sesame\"").start().await;
+        let sidecar = Setup::new(&backend.url()).store(store).with("admin", "token = \"open-sesame-for-all\"").start().await;
         backend.then(vec![answer("201 Created\r\nSet-Cookie: session=s3cret", "the s3cret body")]);
         sidecar.ask(&order("k")).await;
         let url = format!("http://{}", sidecar.admin);
         let records = async |arguments: &[&str]| {
-            records_with(Some("open-sesame"), &[&["--admin", &url], arguments].concat()).await.well()
+            records_with(Some("open-sesame-for-all"), &[&["--admin", &url], arguments].concat()).await.well()
         };
         let listed = records(&["list"]).await;
         assert!(!listed.contains("s3cret"), "{listed}");

@@ -204,7 +204,7 @@ async fn where_the_output_is_no_terminal_it_is_printed_once() {
     assert!(said.starts_with("error: no sidecar answers at http://127.0.0.1:1"), "{said}");
 
     // The figures are open; records are not listed without the token.
-    let sidecar = Setup::new("http://127.0.0.1:1").with("admin", "token = \"open-sesame\"").start().await;
+    let sidecar = Setup::new("http://127.0.0.1:1").with("admin", "token = \"open-sesame-for-all\"").start().await;
     let output = top(format!("http://{}", sidecar.admin)).await;
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(text.contains("\norders ") && text.contains("Records are not listed."), "{text}");

@@ -138,7 +138,7 @@ async fn what_cannot_be_told_is_no_verdict() {
     let (status, report) = verdicts(url, &[&ALICE[..], &COUNT].concat()).await;
     assert_eq!((status, verdict(&report, "repeat")), (1, "fail"), "{report:#}");
 
-    // A count that others raise is not gone by.
+    // A count that others raise is not relied on.
     let api = Api::start(Manners { keeps: true, busy_from: Some(1), ..Manners::default() }).await;
     let (status, report) = verdicts(format!("{}/orders", api.url()), &[&ALICE[..], &COUNT].concat()).await;
     assert_eq!((status, verdict(&report, "repeat")), (0, "pass"), "{report:#}");

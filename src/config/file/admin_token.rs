@@ -11,6 +11,8 @@ pub(super) struct NamedTokens(Option<Vec<(AdminToken, ByteRange)>>);
 
 const EXAMPLE: &str = "alice = { token = \"env:ALICE_TOKEN\", may = \"read\" }";
 const LONGEST_NAME: usize = 64;
+/// As of the other secrets: what is shorter can be guessed.
+const SHORTEST_TOKEN: usize = 16;
 
 impl NamedTokens {
     pub(super) fn read(section: &Section<'_>) -> Self {
@@ -66,11 +68,18 @@ fn named(name: Option<&str>, section: Section<'_>) -> Option<(AdminToken, ByteRa
 
 pub(super) fn secret(item: &Item<'_>) -> Option<Secret> {
     let text = item.text()?;
-    if !text.value.is_empty() && text.value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Some(Secret::new(text.value));
+    if text.value.is_empty() || !text.value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return item.refuse(
+            format!("{} is empty, or has characters that cannot stand in a header", item.name()),
+            "ASCII letters, digits and punctuation without spaces are right: openssl rand -hex 32",
+        );
     }
-    item.refuse(
-        format!("{} is empty, or has characters that cannot stand in a header", item.name()),
-        "ASCII letters, digits and punctuation without spaces are right: openssl rand -hex 32",
-    )
+    if text.value.len() < SHORTEST_TOKEN {
+        let characters = if text.value.len() == 1 { "character" } else { "characters" };
+        return item.refuse(
+            format!("{} has only {} {characters}", item.name(), text.value.len()),
+            format!("it is at least {SHORTEST_TOKEN} characters that nobody can guess: openssl rand -hex 32"),
+        );
+    }
+    Some(Secret::new(text.value))
 }

@@ -11,7 +11,7 @@ pub(super) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 const LEASE: Duration = Duration::from_secs(30);
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
-const WINDOW: Duration = Duration::from_secs(10);
+pub(super) const WINDOW: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(10);
 const RESPONSE: Duration = Duration::from_secs(60);
 const ATTEMPT: Duration = Duration::from_secs(600);

@@ -187,6 +187,17 @@ impl<'a> Item<'a> {
         self.measure(Shape::Size, "a size", advice).map(|HumanSize(bytes)| bytes)
     }
 
+    /// The same, where none at all has the `effect`. Other programs take 0 for no limit.
+    pub(super) fn size_above_zero(&self, effect: &str) -> Option<u64> {
+        match self.size()? {
+            0 => self.refuse(
+                format!("{} cannot be 0B: {effect}", self.name),
+                "0 does not stand for no limit; name the largest size that is taken: \"1MiB\"",
+            ),
+            bytes => Some(bytes),
+        }
+    }
+
     fn measure<T: FromStr<Err = UnitError>>(&self, shape: Shape, kind: &str, advice: &str) -> Option<T> {
         if self.value.is_some_and(|value| !matches!(value.get_ref(), DeValue::String(_))) {
             return self.mistyped(kind, advice);

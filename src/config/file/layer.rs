@@ -49,7 +49,7 @@ layer! {
             hold_for: Duration = |item| item.duration(SHORTEST_LEASE);
             lease: Duration = |item| item.duration(SHORTEST_LEASE);
             retention: Duration = |item| item.duration(SHORTEST_LEASE);
-            max_request_body: u64 = Item::size;
+            max_request_body: u64 = |item| item.size_above_zero("every request with a body would get 413");
             max_response_body: u64 = Item::size;
             response: Delivery = Item::word;
             replay_set_cookie: bool = Item::boolean;

@@ -179,7 +179,11 @@ fn routes(tables: Vec<RouteTable>, defaults: &Layer, bounds: &Bounds<'_>, report
             match names.get(name) {
                 Some(first) => {
                     let message = format!("two routes are named \"{name}\", here and in line {}", report.line(first));
-                    report.add(Some(span), message, "a route's records go by its name: give each its own");
+                    report.add(
+                        Some(span),
+                        message,
+                        "records are kept under the name of their route: give each its own",
+                    );
                 }
                 None => {
                     names.insert(name.clone(), span);

@@ -18,10 +18,10 @@ pub(super) fn path(item: &Item<'_>) -> Option<String> {
             shown(&format!("methods have a key of their own: methods = [{method:?}], and path")),
         ),
         PathFault::Url => {
-            (format!("{text} is a URL"), shown("a route goes by the path, and by host where that matters"))
+            (format!("{text} is a URL"), shown("a route matches the path, and the host where that matters"))
         }
         PathFault::NoSlash => (format!("{text} is not a path"), shown("paths begin with a slash")),
-        PathFault::Query => (format!("{text} is more than a path"), shown("a route goes by the path alone")),
+        PathFault::Query => (format!("{text} is more than a path"), shown("a route matches the path alone")),
         PathFault::Expression => (format!("{text} is a regular expression, which paths are not"), BRACES.to_owned()),
         PathFault::Wildcard => {
             (format!("{text} has a * that stands for nothing but itself"), shown_first(right.as_deref()))

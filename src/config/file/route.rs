@@ -87,6 +87,7 @@ impl RouteTable {
         let why = "no attempt lasts longer, so there is nothing more to wait for";
         let wait_timeout = ("wait_timeout", &merged.wait_timeout);
         report.ordered(("upstream.attempt_timeout", bounds.attempt_timeout), wait_timeout, why);
+        window_counts(&self.layer.fingerprint_window, &merged.on_missing_key, report);
         can_wait(&merged.on_concurrent, &merged.wait_timeout, &merged.max_waiters, report);
         one_kind_of_body(&merged.key, &merged.scope, report);
         names_are_apart(&merged.key, &merged.scope, report);
@@ -243,6 +244,22 @@ fn default_on_concurrent(
     let is_of_form = key.get().is_some_and(|parts| parts.iter().any(|part| matches!(part, Selector::Form(_))));
     let may_wait = wait_timeout.get().is_none_or(|timeout| !timeout.is_zero()) && max_waiters.get() != Some(&0);
     if is_of_form && may_wait { OnConcurrent::Wait } else { OnConcurrent::Reject }
+}
+
+/// The window is that of requests without a key. One that is the default changes nothing, wherever it is given.
+fn window_counts(window: &Setting<Duration>, on_missing_key: &Setting<MissingKey>, report: &FileReport<'_>) {
+    let other = match on_missing_key.get() {
+        Some(MissingKey::Fingerprint) => return,
+        Some(MissingKey::Reject) => MissingKey::Reject,
+        Some(MissingKey::Forward) | None => MissingKey::Forward,
+    };
+    if window.given().is_some_and(|window| *window != fallback::WINDOW) {
+        report.add(
+            window.span(),
+            format!("fingerprint_window has no effect where on_missing_key is \"{other}\""),
+            "leave it out, or take the body for the key where there is none: on_missing_key = \"fingerprint\"",
+        );
+    }
 }
 
 fn can_wait(

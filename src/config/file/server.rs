@@ -45,7 +45,7 @@ settings! {
             /// Guarded attempts at work at once.
             max_in_flight: usize = default(|item| item.count(1..=1_000_000), 4096), at_start;
             /// Bytes of all bodies held in memory at once, replays too.
-            max_buffered: u64 = default(Item::size, 256 << 20), at_start;
+            max_buffered: u64 = default(|item| item.size_above_zero("no body would find room"), 256 << 20), at_start;
             /// How long new requests are accepted after the signal to stop.
             drain_delay: Duration = default(from_zero, seconds(3)), at_start;
             /// How long requests in flight may take to finish after that.

@@ -65,7 +65,8 @@ settings! {
 }
 
 const RECORDS: &str = "say where records are kept:\n  [store]\n  url = \"redis://127.0.0.1:6379/0\"\n\
-                       or, for one sidecar, on its disk: url = \"embedded:/var/lib/onlyonce\"";
+                       or url = \"postgres://onlyonce@127.0.0.1/onlyonce\"; or, for one sidecar, on its disk: \
+                       url = \"embedded:/var/lib/onlyonce\"";
 
 impl StoreTable {
     pub(super) fn check(&mut self, report: &FileReport<'_>) {
@@ -95,6 +96,26 @@ impl StoreTable {
                 } else {
                     "leave it out; store.durability says what a claim of the embedded store waits for"
                 },
+            );
+        }
+        if let (
+            Setting::Given(Durability::Process, span),
+            Some(StoreUrl::Redis(..) | StoreUrl::Postgres(..) | StoreUrl::Other(StoreLocation::Memory)),
+        ) = (&self.durability, self.url.get())
+        {
+            report.add(
+                Some(span.clone()),
+                "store.durability is for the embedded store, and store.url is something else",
+                "leave it out; what a write of another store survives is not said here",
+            );
+        }
+        if let (Setting::Given(true, span), Some(StoreUrl::Postgres(..) | StoreUrl::Other(_))) =
+            (&self.accept_eviction, self.url.get())
+        {
+            report.add(
+                Some(span.clone()),
+                "store.accept_eviction is for a Redis, and store.url is something else",
+                "leave it out; no other store throws records away before their time",
             );
         }
         let (server, form) =

@@ -94,7 +94,8 @@ fn defaults_give_way_to_what_the_file_says() {
     assert_eq!(of("preset = \"cloudevents\"\nhold_for = \"100h\"").retention, hours(100));
     assert_eq!(of("lease = \"20h\"").retention, hours(40));
     assert_eq!(of("key = [\"header:Number\", \"date:month\"]").retention, hours(31 * 24));
-    assert_eq!(of("fingerprint_window = \"48h\"").retention, hours(24), "without effect here");
+    let of_defaults = config(&LEAST.replace("[[route]]", "[defaults]\nfingerprint_window = \"48h\"\n[[route]]"));
+    assert_eq!(of_defaults.routes.rules()[0].retention, hours(24), "without effect here");
     assert_eq!(of("retention = \"20s\"").lease, Duration::from_secs(10));
     assert_eq!(of("hold_for = \"5s\"").lease, Duration::from_secs(5));
     let config = config(&LEAST.replace("[store]", "attempt_timeout = \"4s\"\n[store]"));

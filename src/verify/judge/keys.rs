@@ -70,7 +70,7 @@ fn to_first(answer: &ApiAnswer, observed: &Observed<'_>, baseline: &Baseline) ->
 pub(super) fn two_keys(answer: &ApiAnswer) -> Judgement {
     match answer.class() {
         AnswerClass::Refused => Judgement::pass(format!("refused with {}", answer.status.as_u16())),
-        AnswerClass::Success => Judgement::warn("taken: another program on the way may go by the other key"),
+        AnswerClass::Success => Judgement::warn("taken: another program on the way may use the other key"),
         AnswerClass::Denied
         | AnswerClass::Missing
         | AnswerClass::Busy

@@ -58,7 +58,7 @@ fn ten_at_once() {
         (ten(got(created(3)), got(answer(400, ""))), None, WARN),
         (ten(conflict(), conflict()), None, WARN),
         (ten(got(nameless("a")), got(nameless("b"))), None, NOT_KNOWN),
-        // A count that does not rise for what was done is not to be gone by.
+        // A count that does not rise for what was done is not to be relied on.
         (ten(got(created(3)), conflict()), Some(0), NOT_KNOWN),
     ] {
         let judgement = judged(case, &outcomes, counted, &named());

@@ -33,8 +33,8 @@ fn traffic_besides_is_not_taken_for_a_doubled_effect() {
         assert_eq!(judgement.harm, harm);
         let support = if verdict == FAIL { KeySupport::Ignored } else { KeySupport::NotKnown };
         assert_eq!(played.support(), support);
-        // Also where the count turns out not to be gone by.
-        played.distrust_all("the count cannot be gone by");
+        // Also where the count turns out not to be relied on.
+        played.distrust_all("the count cannot be relied on");
         let (_, judgement) = played.row(case, None);
         assert_eq!(judgement.verdict, NOT_KNOWN, "{}", judgement.because);
     }

@@ -1,4 +1,4 @@
-//! Effects that the API itself counts, and counts that are not gone by.
+//! Effects that the API itself counts, and counts that are not relied on.
 
 use futures_util::future::join_all;
 
@@ -32,7 +32,7 @@ async fn where_others_create_too_what_the_answers_prove_stays() {
     assert_eq!(repeat(busy).await, (1, "fail".to_owned(), "not-known".to_owned()));
     let kept = Manners { keeps: true, ..busy };
     assert_eq!(repeat(kept).await, (0, "pass".to_owned(), "pass".to_owned()));
-    // The repeat was doubled by a count that is not gone by any more.
+    // The repeat was doubled by a count that is no longer relied on.
     let (status, verdict, _) = repeat(Manners { nameless: true, ..busy }).await;
     assert_eq!((status, verdict), (0, "not-known".to_owned()));
 }
@@ -78,7 +78,7 @@ async fn traffic_besides_is_not_taken_for_a_doubled_effect() {
     let others = [
         (None, "pass", "one effect, by the count"),
         (Some(AFTER_REPEAT - 1), "not-known", "others may have created something"),
-        // Noticed, as nothing was sent: the count is not gone by.
+        // Noticed, as nothing was sent: the count is not relied on.
         (Some(AFTER_REPEAT), "not-known", "changed while nothing was sent"),
     ];
     let running = others.map(async |(busy_at, repeat, said)| {
