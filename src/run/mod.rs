@@ -4,39 +4,32 @@ mod files;
 mod fixed;
 pub mod reload;
 mod rules;
+mod signals;
+mod store_access;
 
-use std::error::Error;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 
 pub use files::allow_open_files;
 pub use rules::Rules;
+pub use signals::{STOP, STOP_OR_HANGUP, signalled};
+pub use store_access::{NodeTrial, Trial, digest_key, init_store, look_up, store_sql, try_folder, try_store};
 
-use crate::admin::shape::ExplainResponse;
-use crate::admin::{self, Admin, AskBackend};
-use crate::config::{self, Config, Listen, PostgresAddress, StoreLocation};
+use crate::admin::{Admin, AskBackend};
+use crate::config::{Config, Listen};
 use crate::guard::Guard;
-use crate::key::{DigestKey, Operation};
 use crate::metrics::Metrics;
 use crate::proxy::IncomingBody;
-use crate::rule::Rule;
 pub use crate::server::InheritedSockets;
 use crate::server::{Cores, Listener, Server};
 pub(crate) use crate::store::causes;
-use crate::store::{self, Metered, NodeReport};
+use crate::store::{self, Metered};
 pub use crate::store::{ExaminedFolder, ServerFinding};
-use crate::telemetry;
 
 /// A sidecar whose listeners are bound, and whose store is open.
 pub struct Sidecar {
@@ -276,153 +269,4 @@ async fn give_up(guard: &Guard, drain: Drain) {
 
 async fn bind(listen: &Listen, key: &'static str) -> Result<Listener, StartError> {
     Listener::bind(listen).await.map_err(|source| StartError::Listen { address: listen.clone(), key, source })
-}
-
-/// The key of the store's digests, or why it is not known.
-pub async fn digest_key(settings: &config::StoreConfig) -> Result<DigestKey, String> {
-    if let Some(secret) = &settings.digest_key {
-        return Ok(DigestKey::from_secret(secret.expose()));
-    }
-    match &settings.location {
-        StoreLocation::Memory => return Err("the memory store makes a new digest key at each start".into()),
-        StoreLocation::Embedded(path) if !path.exists() => return Err("the store is not there yet".into()),
-        StoreLocation::Embedded(_) | StoreLocation::Redis(_) | StoreLocation::Postgres(_) => {}
-    }
-    let store = store::open_to_look(settings).await.map_err(|error| error.with_advice())?;
-    store.digest_key().map_err(|error| store::causes(&error))
-}
-
-/// The record of this operation, and what its request would get now; or why that is not known.
-pub async fn look_up(
-    settings: &config::StoreConfig,
-    rule: &Rule,
-    operation: &Operation,
-) -> Result<ExplainResponse, String> {
-    let store = store::open_to_look(settings).await.map_err(|error| error.with_advice())?;
-    admin::look_up(&*store, rule, operation).await.map_err(|error| store::causes(&error))
-}
-
-/// The result of connecting to a store.
-pub struct Trial {
-    /// What kind of server it is.
-    pub kind: &'static str,
-    /// Host and port.
-    pub server: String,
-    /// Why it cannot be used, if so.
-    pub error: Option<String>,
-    /// What was found out about one that can be used.
-    pub findings: Vec<ServerFinding>,
-    /// What was found out about each node of a cluster.
-    pub nodes: Vec<NodeTrial>,
-    /// What gives a user just enough rights: the ACL rule of a Redis user, or the statements for a role of PostgreSQL.
-    pub rights: String,
-}
-
-/// The result of connecting to a node of a cluster.
-#[derive(Debug, Serialize)]
-pub struct NodeTrial {
-    /// Host and port.
-    pub node: String,
-    /// Why it cannot be used, if so.
-    pub error: Option<String>,
-    /// What was found out about one that can be used.
-    pub findings: Vec<ServerFinding>,
-}
-
-/// Connects to the store, and changes nothing in it. `None`: this kind of store has no connection.
-pub async fn try_store(settings: &config::StoreConfig) -> Option<Trial> {
-    let address = match &settings.location {
-        StoreLocation::Redis(address) => address,
-        StoreLocation::Postgres(address) => return Some(try_postgres(address, settings).await),
-        StoreLocation::Embedded(_) | StoreLocation::Memory => return None,
-    };
-    let store = store::Redis::open_to_look(address, settings);
-    let acl = store::AclRule::of(settings).to_string();
-    let error = store.tried().await.err().map(|why| store::causes(&why));
-    let nodes: Vec<NodeTrial> = store
-        .nodes()
-        .into_iter()
-        .map(|NodeReport { node, found }| match found {
-            Ok(findings) => NodeTrial { node, error: None, findings },
-            Err(why) => NodeTrial { node, error: Some(store::causes(&why)), findings: Vec::new() },
-        })
-        .collect();
-    // The nodes of a cluster were examined, whatever is wrong with one of them.
-    let findings = if error.is_none() || !nodes.is_empty() { store.findings() } else { Vec::new() };
-    Some(Trial { kind: "Redis", server: address.server(), error, findings, nodes, rights: acl })
-}
-
-/// Looks whether the embedded store in `path` can be opened, and changes nothing there.
-pub fn try_folder(path: &Path) -> Result<ExaminedFolder, String> {
-    store::Embedded::examine(path).map_err(|error| store::causes(&error))
-}
-
-async fn try_postgres(address: &PostgresAddress, settings: &config::StoreConfig) -> Trial {
-    let store = store::Postgres::open_to_look(address, settings);
-    let error = store.tried().await.err().map(|why| store::causes(&why));
-    let findings = if error.is_none() { store.findings() } else { Vec::new() };
-    let rights = store::grants(&address.username);
-    Trial { kind: "PostgreSQL", server: address.server(), error, findings, nodes: Vec::new(), rights }
-}
-
-/// Makes the tables of a PostgreSQL store where they are missing, and grants this role what a sidecar needs. Returns whether
-/// they were missing.
-pub async fn init_store(address: &PostgresAddress, role: Option<&str>) -> Result<bool, String> {
-    store::Postgres::init(address, role).await.map_err(|error| store::causes(&error))
-}
-
-/// The same as statements.
-pub fn store_sql(role: Option<&str>) -> String {
-    format!("{}{}", store::SCHEMA, role.map_or_else(String::new, store::grants))
-}
-
-/// The signals that stop a sidecar.
-pub const STOP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate()];
-/// The same, and the end of the terminal: for commands that do not reload.
-pub const STOP_OR_HANGUP: &[SignalKind] = &[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-
-/// Signals so soon after the first count as the same one.
-const SAME_SIGNAL: Duration = Duration::from_secs(1);
-
-/// Handles these signals from now on. The returned future ends with the first; a second one ends the process at once.
-pub fn signalled(kinds: &[SignalKind]) -> impl Future<Output = ()> + use<> {
-    let signals = Signals::new(kinds);
-    async move {
-        let mut signals = match signals {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn Error, "signals cannot be received; kill to stop");
-                return std::future::pending().await;
-            }
-        };
-        signals.next().await;
-        let first = Instant::now();
-        #[expect(clippy::disallowed_methods, reason = "ends with the process, or ends it")]
-        tokio::spawn(async move {
-            // Wrappers such as timeout(1) signal their child and then its group. That is one signal.
-            while first.elapsed() < SAME_SIGNAL {
-                signals.next().await;
-            }
-            tracing::error!("a second signal: stopping at once");
-            telemetry::flush();
-            std::process::exit(1);
-        });
-    }
-}
-
-struct Signals(Vec<Signal>);
-
-impl Signals {
-    fn new(kinds: &[SignalKind]) -> io::Result<Self> {
-        kinds.iter().map(|kind| signal(*kind)).collect::<io::Result<_>>().map(Self)
-    }
-
-    /// The next signal.
-    async fn next(&mut self) {
-        poll_fn(|cx| {
-            let received = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-            if received { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
 }
