@@ -1,29 +1,25 @@
 //! `onlyonce explain`: what would be done with one request.
 
+mod lookup;
+mod outcomes;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::text::{labelled, ranges};
-use super::{BAD_USAGE, FAILED, block_on, given, output, records};
-use crate::admin::shape::{BodyContent, ExplainRequest, ExplainResponse, ProspectName};
+use self::lookup::{LookupResult, asked, digest_key, is_unmade, looked_up, now};
+use self::outcomes::{covered, outcomes};
+use super::text::labelled;
+use super::{BAD_USAGE, FAILED, given, output, records};
+use crate::admin::shape::ProspectName;
 use crate::clock;
 use crate::config::{Config, StoreLocation};
-use crate::key::{
-    self, DescribedRequest, DigestKey, FingerprintedBody, KeyError, KeyOutcome, KeyText, Operation, Request,
-    SelectorReading,
-};
-use crate::record::{RecordName, UnknownPolicy};
-use crate::rule::{
-    Disposition, FingerprintMode, Mode, OnConcurrent, OnMismatch, OnMissingKey, ProbeRule, RouteTarget, Routes, Rule,
-    Selector,
-};
-use crate::run;
+use crate::key::{self, DescribedRequest, DigestKey, KeyError, KeyOutcome, KeyText, Request, SelectorReading};
+use crate::rule::{Mode, OnMissingKey, ProbeRule, RouteTarget, Routes, Rule, Selector};
 use crate::text::listed;
 use crate::units::{HumanDuration, HumanSize};
 
@@ -100,15 +96,6 @@ impl ExplainArgs {
         let note = (is_form && given::looks_like_json(&body)).then_some(LOOKS_LIKE_JSON);
         Ok((body, note))
     }
-}
-
-/// What came of --lookup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LookupResult {
-    /// It was not asked for, or the request has no record.
-    NotNeeded,
-    Told,
-    NotTold,
 }
 
 pub(super) fn explain(config: &Config, mut args: ExplainArgs) -> ExitCode {
@@ -348,156 +335,4 @@ fn found(reading: &SelectorReading, is_keyed: bool, absent: &str) -> String {
         Err(_) => "there, and not right".to_owned(),
     };
     format!("{}: {what}", reading.selector)
-}
-
-/// The part of the body that is compared.
-fn covered(mode: &FingerprintMode, counted: FingerprintedBody, body: &[u8]) -> String {
-    let ignored = match mode {
-        FingerprintMode::Auto { ignore } | FingerprintMode::Json { ignore } => ignore.as_slice(),
-        FingerprintMode::Raw | FingerprintMode::Form | FingerprintMode::None => &[],
-    };
-    match counted {
-        FingerprintedBody::NotAtAll => "not the body (fingerprint = \"none\")".to_owned(),
-        FingerprintedBody::Bytes if body.is_empty() => "the body, which is empty".to_owned(),
-        FingerprintedBody::Bytes if *mode == FingerprintMode::Raw => {
-            "the body, by its bytes (fingerprint = \"raw\")".to_owned()
-        }
-        FingerprintedBody::Bytes => "the body, by its bytes: its Content-Type is neither JSON nor a form".to_owned(),
-        FingerprintedBody::Unreadable => {
-            "the body, by its bytes: it cannot be read as the JSON or form that it is taken for".to_owned()
-        }
-        FingerprintedBody::Form => "the body as a form, by its fields".to_owned(),
-        FingerprintedBody::Json if ignored.is_empty() => "the body as JSON, by value".to_owned(),
-        FingerprintedBody::Json => {
-            let ignored: Vec<String> = ignored.iter().map(ToString::to_string).collect();
-            format!("the body as JSON, by value, without {}", ignored.join(" "))
-        }
-    }
-}
-
-/// What each possible outcome of the attempt means for repeats.
-fn outcomes(out: &mut String, rule: &Rule, operation: &Operation, attempt_timeout: Duration) {
-    let terms = &operation.terms;
-    let retention = HumanDuration(terms.retention);
-    let unknown = match terms.on_unknown {
-        UnknownPolicy::Hold(time) => format!("repeats get 409 outcome-unknown for {}", HumanDuration(time)),
-        UnknownPolicy::Retry => {
-            format!("a repeat takes over once the lease of {} has run out", HumanDuration(terms.lease))
-        }
-    };
-    let meanwhile = match rule.on_concurrent {
-        OnConcurrent::Reject => "repeats get 409 in-flight".to_owned(),
-        OnConcurrent::Wait => format!(
-            "repeats wait for up to {}, {} of them at once, and are then replayed; else 409 in-flight",
-            HumanDuration(rule.wait_timeout),
-            rule.max_waiters
-        ),
-    };
-    let mismatch = match rule.on_mismatch {
-        _ if operation.key.is_none() => "is another operation",
-        _ if rule.fingerprint == FingerprintMode::None => "is a repeat all the same",
-        OnMismatch::Reject => "422 key-reused",
-        OnMismatch::Conflict => "409 key-reused",
-        OnMismatch::Replay => "is a repeat all the same: the record wins",
-    };
-    let answers = |disposition| ranges(rule, disposition);
-    labelled(out, "stored", &format!("answers {}: kept for {retention}, and replayed", answers(Disposition::Store)));
-    let released = answers(Disposition::Release);
-    labelled(out, "released", &format!("answers {released}, and what was certainly not sent: the key is free again"));
-    let lost = format!("no whole answer within {}", HumanDuration(attempt_timeout));
-    labelled(out, "unknown", &format!("answers {}, and {lost}: {unknown}", answers(Disposition::Hold)));
-    let cap = HumanSize(rule.max_response_body);
-    let unreplayable =
-        format!("stored answers over {cap}, and 2xx and 3xx that break off: repeats get 409 already-completed");
-    labelled(out, "unreplayable", &unreplayable);
-    labelled(out, "meanwhile", &meanwhile);
-    labelled(out, "other body", mismatch);
-    if let Some(auth) = &rule.replay_auth {
-        let again = match auth.cache {
-            Duration::ZERO => "each time".to_owned(),
-            cache => format!("again after {}", HumanDuration(cache)),
-        };
-        let asked = format!(
-            "{auth} is asked first, {again}: 2xx lets a repeat see what is recorded, 401 and 403 are its answer, and all \
-             else is 503 replay-refused"
-        );
-        labelled(out, "replay auth", &asked);
-    }
-}
-
-/// The request's record, whose name by this file is `name`.
-fn now(out: &mut String, found: Result<ExplainResponse, String>, name: Option<&RecordName>) -> LookupResult {
-    let lookup = if found.is_ok() { LookupResult::Told } else { LookupResult::NotTold };
-    let text = match found {
-        Ok(
-            ExplainResponse { route: None, .. }
-            | ExplainResponse { record: None, .. }
-            | ExplainResponse { request: None, .. },
-        ) => "the sidecar does not guard this request: it uses another configuration file".to_owned(),
-        Ok(ExplainResponse { record: Some(record), now, request: Some(request), .. }) => {
-            let found = records::in_short(now.as_ref(), request);
-            // Observed routes have a separate namespace.
-            let is_same = |name: &RecordName| [name.to_string(), name.observed().to_string()].contains(&record);
-            match name {
-                Some(name) if !is_same(name) => format!(
-                    "{found}; the sidecar calls the record {record}: its key, scope or digest key is another than in \
-                     this file"
-                ),
-                Some(_) | None => found,
-            }
-        }
-        Err(why) => {
-            // Its second line is advice for `onlyonce records`.
-            let why = why.lines().next().unwrap_or_default();
-            format!("cannot be told: {}", why.strip_prefix("error: ").unwrap_or(why))
-        }
-    };
-    labelled(out, "now", &text);
-    lookup
-}
-
-/// Looks up the record: in the store if it can be opened, else through the sidecar that uses it.
-fn looked_up(
-    config: &Config,
-    args: &ExplainArgs,
-    rule: &Rule,
-    operation: &Operation,
-    body: &[u8],
-) -> Result<ExplainResponse, String> {
-    let itself =
-        || block_on(run::look_up(&config.store, rule, operation)).unwrap_or_else(|error| Err(error.to_string()));
-    match &config.store.location {
-        _ if args.admin.is_some() => asked(args, body),
-        StoreLocation::Redis(_) | StoreLocation::Postgres(_) => itself(),
-        StoreLocation::Memory => asked(args, body),
-        StoreLocation::Embedded(_) if is_unmade(config, args) => asked(args, body).or_else(|_| {
-            let (route, record) = (Some(rule.name.to_string()), Some(operation.name.to_string()));
-            Ok(ExplainResponse { route, record, now: None, request: Some(ProspectName::Runs) })
-        }),
-        // A running sidecar has locked it.
-        StoreLocation::Embedded(_) => itself().or_else(|_| asked(args, body)),
-    }
-}
-
-/// Asks the sidecar, which has the digest key. Neither the key nor a digest of the request leaves the sidecar.
-fn asked(args: &ExplainArgs, body: &[u8]) -> Result<ExplainResponse, String> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let request = ExplainRequest {
-        method: args.method.to_string(),
-        url: args.url.to_string(),
-        headers: args.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-        body: BodyContent::of(body),
-    };
-    let told = block_on(records::explain(args.admin.as_deref(), args.config(), &request));
-    told.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-/// Whether there can be no record, because no sidecar is running.
-fn is_unmade(config: &Config, args: &ExplainArgs) -> bool {
-    args.admin.is_none() && matches!(&config.store.location, StoreLocation::Embedded(path) if !path.exists())
-}
-
-/// The store's digest key, or why it is not available.
-fn digest_key(config: &Config) -> Result<DigestKey, String> {
-    block_on(run::digest_key(&config.store)).unwrap_or_else(|error| Err(error.to_string()))
 }

@@ -3,41 +3,39 @@
 mod check;
 mod client;
 mod connect;
+mod demo;
 mod explain;
 mod given;
 mod init;
 mod keys;
+mod man;
 mod output;
 mod records;
 mod running;
+mod serve;
 mod store;
 mod table;
 mod text;
 mod top;
+mod usage;
 mod verify;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use running::SidecarComparison;
 
-use crate::advice;
-use crate::config::{self, Config, ConfigError, ConfigFile, LogConfig, LogFormat};
-use crate::demo::{Demo, DemoError};
-use crate::rule::LogKeys;
-use crate::run::reload::{self, Hangup};
-use crate::run::{self, InheritedSockets, Sidecar, StartError, Stopped};
-use crate::text::WIDTH;
-use crate::{schema, telemetry, trace};
+use crate::config::{self, Config, ConfigError, LogConfig, LogFormat};
+use crate::run::{self, Stopped};
+use crate::{schema, telemetry};
 
 /// With the commit of the build, if `ONLYONCE_COMMIT` is set.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -213,11 +211,11 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return not_run(&without_credentials(error)),
+        Err(error) => return usage::not_run(&usage::without_credentials(error)),
     };
     match cli.command {
         Command::Serve { file, config } => match config.file_or(file.as_deref()) {
-            Ok(file) => serve(&file, &cli.log),
+            Ok(file) => serve::serve(&file, &cli.log),
             Err(code) => code,
         },
         Command::Init { file } => init::init(&file),
@@ -260,111 +258,13 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "onlyonce", &mut out);
             output::print(&String::from_utf8_lossy(&out))
         }
-        Command::Man => man(),
-        Command::Demo { listen } => demo(listen, &cli.log),
+        Command::Man => man::man(),
+        Command::Demo { listen } => demo::demo(listen, &cli.log),
     }
-}
-
-/// Without what may be a credential: the value of a header line or URL, or a part of a header line without quotes.
-fn without_credentials(mut error: clap::Error) -> clap::Error {
-    let hidden = || ContextValue::String("(not shown)".to_owned());
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg).cloned() else { return error };
-    if argument.contains("<NAME: VALUE>") || argument.contains("<URL>") {
-        if error.get(ContextKind::InvalidValue).is_some() {
-            error.insert(ContextKind::InvalidValue, hidden());
-        }
-    } else if error.kind() == ErrorKind::UnknownArgument && !argument.starts_with('-') && has_header_lines() {
-        error.insert(ContextKind::InvalidArg, hidden());
-        error.remove(ContextKind::Suggested);
-    }
-    error
-}
-
-fn has_header_lines() -> bool {
-    let begins = |argument: OsString| {
-        let argument = argument.to_string_lossy();
-        ["-H", "--header", "--other-caller"].iter().any(|option| argument.starts_with(option))
-    };
-    std::env::args_os().any(begins)
-}
-
-/// Help, the version, or bad usage. The library breaks the lines of help only.
-fn not_run(error: &clap::Error) -> ExitCode {
-    let text = error.render().to_string();
-    if error.use_stderr() && text.lines().any(|line| line.chars().count() > WIDTH) {
-        output::complain(text.trim_end());
-    } else if let Err(failure) = error.print() {
-        return if failure.kind() == io::ErrorKind::BrokenPipe {
-            ExitCode::SUCCESS
-        } else {
-            output::not_written(&failure)
-        };
-    }
-    if error.use_stderr() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS }
 }
 
 fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     config::load(path).map_or_else(|error| refused(&error), then)
-}
-
-/// One page for all commands: the program's, followed by the `--help` text of each command.
-fn man() -> ExitCode {
-    let mut program = Cli::command().disable_help_subcommand(true);
-    program.build();
-    let mut out = Vec::new();
-    if let Err(error) = head(&clap_mangen::Man::new(program.clone()), &mut out) {
-        return output::not_written(&error);
-    }
-    let mut page = String::from_utf8_lossy(&out).into_owned();
-    program.get_subcommands().for_each(|command| section(&mut page, command));
-    page.push_str(MAN_END);
-    output::print(&page)
-}
-
-/// Without the commands, which follow on the same page.
-fn head(man: &clap_mangen::Man, out: &mut Vec<u8>) -> io::Result<()> {
-    man.render_title(out)?;
-    man.render_name_section(out)?;
-    man.render_synopsis_section(out)?;
-    man.render_description_section(out)?;
-    man.render_options_section(out)
-}
-
-const MAN_END: &str = "\
-.SH \"EXIT STATUS\"
-.TP
-.B 0
-Success.
-.TP
-.B 1
-Failed while running; of verify: an effect was doubled, or an answer was another caller's.
-.TP
-.B 2
-Bad usage, or an invalid configuration; of check --strict: a warning.
-.SH ENVIRONMENT
-.TP
-.B ONLYONCE_CONFIG
-The configuration file, where none is named. Empty counts as not set.
-.TP
-.B ONLYONCE_ADMIN_TOKEN
-The token of the admin listener, before that of the configuration.
-.SH FILES
-.TP
-.I onlyonce.toml
-The configuration file in the current folder, where none is named.
-.SH \"SEE ALSO\"
-The files name environment variables of their own, as in \"env:NAME\". All keys: onlyonce schema.
-";
-
-fn section(page: &mut String, command: &clap::Command) {
-    let name = command.get_bin_name().unwrap_or(command.get_name()).to_uppercase();
-    page.push_str(&format!(".SH \"{name}\"\n.nf\n"));
-    for line in command.clone().render_long_help().to_string().lines() {
-        // A line that begins with a dot or quote is a request, and a backslash begins an escape (groff(7)).
-        page.push_str(&format!("\\&{}\n", line.replace('\\', "\\e")));
-    }
-    page.push_str(".fi\n");
-    command.get_subcommands().for_each(|command| section(page, command));
 }
 
 fn schema() -> ExitCode {
@@ -382,85 +282,6 @@ fn refusal(error: &ConfigError) -> String {
         ConfigError::Unreadable { .. } => format!("error: {error}"),
         ConfigError::Invalid { .. } => error.to_string(),
     }
-}
-
-fn serve(file: &Path, log: &LogArgs) -> ExitCode {
-    let content = ConfigFile::of(file);
-    let mut config = match content.check() {
-        Ok(config) => config,
-        Err(error) if log.is_json() || content.asks_for_json() => {
-            let mut settings =
-                LogConfig { format: LogFormat::Json, level: tracing::Level::INFO, keys: LogKeys::Hashed };
-            log.apply(&mut settings);
-            let _logging = telemetry::start(&settings);
-            tracing::error!("{error}");
-            return ExitCode::from(BAD_USAGE);
-        }
-        Err(error) => return refused(&error),
-    };
-    log.apply(&mut config.log);
-    let format = config.log.format;
-    let logging = telemetry::start(&config.log);
-    let warnings = advice::warnings(&config);
-    reload::log_warnings(&warnings);
-    run::allow_open_files();
-    let traces = match trace::start() {
-        Ok(traces) => traces,
-        Err(error) => return failed(&StartError::Traces(error), format),
-    };
-    let passed = match InheritedSockets::take() {
-        Ok(passed) => passed,
-        Err(error) => return failed(&StartError::InheritedSockets(error), format),
-    };
-    let (upstream, store) = (config.upstream.address.to_string(), config.store.location.to_string());
-    let routes = config.routes.rules().len();
-    let running = block_on(async {
-        let (stop, hangup) = (run::signalled(run::STOP), Hangup::take());
-        let sidecar = Sidecar::start_on(passed, config).await?;
-        let listen: Vec<String> = sidecar.listening().iter().map(ToString::to_string).collect();
-        tracing::info!(
-            config = %std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display(),
-            listen = listen.join(", "),
-            upstream,
-            store,
-            routes,
-            threads = sidecar.threads(),
-            traces = traces.endpoint(),
-            admin = sidecar.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string()),
-            version = VERSION.as_str(),
-            "serving"
-        );
-        let rules = sidecar.rules();
-        let log = log.clone();
-        let adjust = move |config: &mut Config| log.apply(&mut config.log);
-        Ok::<_, StartError>(tokio::select! {
-            stopped = sidecar.serve(stop) => stopped,
-            never = reload::follow(content, hangup, &rules, &logging, warnings, adjust) => match never {},
-        })
-    });
-    traces.finish();
-    ended(running, format)
-}
-
-fn demo(listen: SocketAddr, log: &LogArgs) -> ExitCode {
-    let mut settings = LogConfig { format: LogFormat::Text, level: tracing::Level::INFO, keys: LogKeys::Plain };
-    log.apply(&mut settings);
-    let level = settings.level;
-    // The instructions come first. Messages about a new store and the limit of open files are omitted.
-    if log.log_level.is_none() {
-        settings.level = tracing::Level::ERROR;
-    }
-    let logging = telemetry::start(&settings);
-    let running = block_on(async {
-        // Before the instructions, which name Ctrl-C.
-        let stop = run::signalled(run::STOP_OR_HANGUP);
-        let demo = Demo::start(listen).await?;
-        // It keeps running when its output is closed, as by `| head`.
-        let _ = writeln!(io::stdout(), "{}", demo.welcome());
-        logging.set_level(level);
-        Ok::<_, DemoError>(demo.serve(stop).await)
-    });
-    ended(running, settings.format)
 }
 
 /// The exit status after serving.

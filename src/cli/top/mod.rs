@@ -1,7 +1,9 @@
 //! `onlyonce top`: the figures of the status page in a terminal, refreshed.
 
+mod columns;
 mod frame;
 mod screen;
+mod sums;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
