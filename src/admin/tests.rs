@@ -1,11 +1,15 @@
 //! The API of records, on the memory store.
 
+mod access;
+mod troubled_store;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::troubled_store::{Trouble, Troubled};
 use super::*;
 use crate::config::{self, AdminRight, AdminToken, Secret, UNNAMED_TOKEN};
 use crate::guard::{NextAnswer, ProbeOutcome};
@@ -296,77 +300,6 @@ async fn what_operators_did_is_no_record_to_show_or_to_change() {
     assert!(scene.left(&told).await == before);
 }
 
-/// What is wrong with a store.
-enum Trouble {
-    /// The answer to a write is lost.
-    Lost,
-    /// A write takes so long.
-    Late(Duration),
-    /// Nothing can be read, once this is set.
-    Blind(Arc<AtomicBool>),
-}
-
-struct Troubled(Arc<dyn Store>, Trouble);
-
-impl Store for Troubled {
-    fn settle<'a>(&'a self, name: &'a RecordName, record: &'a SettledRecord) -> StoreFuture<'a, Settled> {
-        Box::pin(async move {
-            match &self.1 {
-                Trouble::Lost => {
-                    self.0.settle(name, record).await?;
-                    Err(StoreError::Uncertain("by plan".into()))
-                }
-                Trouble::Late(pause) => {
-                    tokio::time::sleep(*pause).await;
-                    self.0.settle(name, record).await
-                }
-                Trouble::Blind(_) => self.0.settle(name, record).await,
-            }
-        })
-    }
-
-    fn claim<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
-        self.0.claim(name, claim)
-    }
-
-    fn renew<'a>(&'a self, name: &'a RecordName, claim: &'a Claim) -> StoreFuture<'a, Renewed> {
-        self.0.renew(name, claim)
-    }
-
-    fn release<'a>(&'a self, name: &'a RecordName, token: Token) -> StoreFuture<'a, Released> {
-        self.0.release(name, token)
-    }
-
-    fn find<'a>(&'a self, name: &'a RecordName) -> StoreFuture<'a, Option<StoredRecord>> {
-        match &self.1 {
-            Trouble::Blind(is_blind) if is_blind.load(Ordering::Relaxed) => {
-                Box::pin(async { Err(StoreError::Unavailable("by plan".into())) })
-            }
-            Trouble::Blind(_) | Trouble::Lost | Trouble::Late(_) => self.0.find(name),
-        }
-    }
-
-    fn list<'a>(&'a self, listing: &'a ListQuery) -> StoreFuture<'a, Page, ListError> {
-        self.0.list(listing)
-    }
-
-    fn compare_and_swap<'a>(&'a self, name: &'a RecordName, swap: &'a CompareAndSwap) -> StoreFuture<'a, SwapResult> {
-        self.0.compare_and_swap(name, swap)
-    }
-
-    fn subscribe(&self, name: &RecordName, patience: Duration) -> Option<Changes> {
-        self.0.subscribe(name, patience)
-    }
-
-    fn digest_key(&self) -> Result<DigestKey, StoreError> {
-        self.0.digest_key()
-    }
-
-    fn health(&self) -> Health {
-        self.0.health()
-    }
-}
-
 #[tokio::test]
 async fn where_it_is_not_known_whether_a_line_was_written_nothing_is_changed_and_the_line_says_so() {
     let scene = Scene::over(|store| Arc::new(Troubled(store, Trouble::Lost)), None);
@@ -516,71 +449,6 @@ impl Scene {
     async fn store_size(&self) -> usize {
         self.get("/records").await.1["records"].as_array().expect("a list").len()
     }
-}
-
-#[tokio::test]
-async fn a_change_needs_json_and_the_right_method() {
-    let scene = Scene::new(None);
-    let (name, _) = scene.put(1, HOLD, unknown()).await;
-    let release = format!("/records/{name}/release");
-    for media in ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"] {
-        let request = Request::post(&release).header(CONTENT_TYPE, media);
-        assert_eq!(code(&scene.ask(request, "{}").await), (415, "not-json"), "{media}");
-    }
-    assert_eq!(code(&scene.ask(Request::post(&release), "").await), (415, "not-json"));
-    assert_eq!(code(&scene.get(&release).await), (405, "method-not-allowed"));
-    assert_eq!(code(&scene.post("/records", &json!({})).await), (405, "method-not-allowed"));
-    assert_eq!(code(&scene.post(&format!("/records/{name}"), &json!({})).await), (405, "method-not-allowed"));
-    let large = json!({"status": 200, "body": "x".repeat(MAX_BODY)});
-    assert_eq!(code(&scene.post(&format!("/records/{name}/complete"), &large).await), (413, "request-too-large"));
-    // Nothing of it did anything; without a body, force is not meant.
-    assert!(scene.left(&name).await.is_some());
-    let request = Request::post(&release).header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
-    assert_eq!(scene.ask(request, "").await.0, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn every_call_about_records_is_guarded_and_no_other() {
-    let scene = Scene::new(Some("open-sesame"));
-    let (name, _) = scene.put(1, HOLD, unknown()).await;
-    let calls = [
-        (Method::GET, "/records".to_owned()),
-        (Method::GET, format!("/records/{name}")),
-        (Method::POST, "/records/release".to_owned()),
-        (Method::POST, format!("/records/{name}/release")),
-        (Method::POST, format!("/records/{name}/complete")),
-        (Method::GET, "/records/nothing/here".to_owned()),
-        (Method::GET, "/unknown".to_owned()),
-        (Method::GET, "/refusals".to_owned()),
-        (Method::POST, "/look-up".to_owned()),
-        (Method::GET, "/rules".to_owned()),
-    ];
-    for (method, target) in calls {
-        let request = || Request::builder().method(&method).uri(&target).header(CONTENT_TYPE, "application/json");
-        assert_eq!(code(&scene.ask(request(), "{}").await), (401, "unauthorized"), "{target}");
-        let wrong = request().header(AUTHORIZATION, "Bearer sesame");
-        assert_eq!(code(&scene.ask(wrong, "{}").await), (401, "unauthorized"), "{target}");
-        let foreign = request().header(AUTHORIZATION, "Bearer open-sesame").header(ORIGIN, "http://evil.example");
-        assert_eq!(code(&scene.ask(foreign, "{}").await), (403, "forbidden"), "{target}");
-    }
-    assert!(scene.left(&name).await.is_some());
-    for target in ["/metrics", "/healthz", "/readyz", "/status", "/", "/page.js", "/page.css"] {
-        let request = Request::get(target).body(Full::<Bytes>::default()).expect("a request");
-        let response = scene.admin.handle(request, Some(([192, 0, 2, 1], 5).into())).await;
-        assert_eq!(response.status(), StatusCode::OK, "{target}");
-    }
-    let request = Request::post(format!("/records/{name}/release"));
-    let request = request.header(AUTHORIZATION, "Bearer open-sesame").header(CONTENT_TYPE, "application/json");
-    assert_eq!(scene.ask(request, "").await.0, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn without_a_token_others_are_refused() {
-    let scene = Scene::new(None);
-    let request = Request::get("/records").header(HOST, "localhost").body(Full::<Bytes>::default()).expect("a request");
-    let response = scene.admin.handle(request, Some(([192, 0, 2, 1], 5).into())).await;
-    assert_eq!(response.status(), StatusCode::FORBIDDEN);
-    assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
 }
 
 #[tokio::test]
