@@ -15,6 +15,7 @@ mod embedded;
 mod format;
 mod memory;
 mod metered;
+mod password;
 mod postgres;
 #[cfg(test)]
 #[path = "../../tests/support/postgres_server.rs"]
@@ -30,6 +31,7 @@ mod redis_server;
 #[path = "../../tests/support/redis_topologies.rs"]
 mod redis_topologies;
 mod store_state;
+mod timing;
 mod usable_since;
 
 use std::error::Error;

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use tokio_postgres::Client;
 
+use super::error::PostgresError;
 use super::examine::CONTROL;
-use super::postgres_error::PostgresError;
 use crate::clock::since_boot;
 use crate::key::DigestKey;
 use crate::store::digest_key::{self, Agreement, DigestKeyNote, NoteRefusal, NoteSighting, SETTLING, Settling, Wanted};

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tokio_postgres::Error;
 
 use super::dial::PostgresDialer;
+use super::error::PostgresError;
 use super::examine::COMMITS;
-use super::postgres_error::PostgresError;
-use super::postgres_link::ConnectedPrimary;
+use super::link::ConnectedPrimary;
 use super::session::{ServerProcess, Session};
 use crate::store::causes;
 use crate::store::usable_since::UsableSince;

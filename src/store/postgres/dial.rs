@@ -16,9 +16,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::postgres_error::PostgresError;
-use crate::config::{PostgresAddress, StoreEndpoint, StorePassword};
+use super::error::PostgresError;
+use crate::config::{PostgresAddress, StoreEndpoint};
 use crate::store::certificate_fault::certificate_fault;
+use crate::store::password;
 use crate::tls;
 
 /// The settings for opening connections to any of the servers.
@@ -52,22 +53,6 @@ impl PostgresDialer {
         self.address.server()
     }
 
-    /// The current password. A password file is read at each connect, because it may change.
-    async fn password(&self) -> Result<Option<String>, PostgresError> {
-        let path = match &self.address.password {
-            None => return Ok(None),
-            Some(StorePassword::Fixed(secret)) => return Ok(Some(secret.expose().to_owned())),
-            Some(StorePassword::File(path)) => path.clone(),
-        };
-        let shown = path.display().to_string();
-        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-        let read = read.map_err(io::Error::other).and_then(|read| read);
-        let text = read
-            .map_err(|error| PostgresError::PasswordFile(format!("store.password cannot be read: {shown}: {error}")))?;
-        // Editors and shells end a file with a line break.
-        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
-    }
-
     /// Opens a connection on this runtime, and logs in. `purpose` is a part of its name at the server.
     pub(super) async fn open(
         &self,
@@ -77,8 +62,9 @@ impl PostgresDialer {
         let mut login = Config::new();
         login.user(&self.address.username).dbname(&self.address.database).application_name(purpose);
         login.ssl_mode(if self.tls.is_some() { SslMode::Require } else { SslMode::Disable });
-        if let Some(password) = self.password().await? {
-            login.password(password);
+        let password = password::current(self.address.password.as_ref()).await;
+        if let Some(password) = password.map_err(|error| PostgresError::PasswordFile(error.to_string()))? {
+            login.password(password.expose());
         }
         let (host, port) = match endpoint {
             StoreEndpoint::Unix(path) => {

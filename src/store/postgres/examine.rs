@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use super::dial::PostgresDialer;
+use super::error::PostgresError;
 use super::pool::{COMMITTING, MOST, READING};
-use super::postgres_error::PostgresError;
 use super::schema::{self, Tables};
 use super::session::Session;
 use crate::config::StoreEndpoint;

@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::dial::PostgresDialer;
+use super::error::PostgresError;
 use super::examine::{self, LOOKS};
-use super::keeper::jittered;
+use super::link::ConnectedPrimary;
 use super::pool::first_of;
-use super::postgres_error::PostgresError;
-use super::postgres_link::ConnectedPrimary;
 use super::session::Session;
 use crate::config::StoreEndpoint;
 use crate::store::causes;
+use crate::store::timing::jittered;
 
 /// How long a connection to another server is used. After it, a name may lead to another one.
 const LASTS: Duration = Duration::from_secs(10);

@@ -9,13 +9,14 @@ use super::PostgresOptions;
 use super::agreement::DigestKeyAgreement;
 use super::commit_check::{CommitCheck, CommitHealth};
 use super::dial::PostgresDialer;
+use super::error::PostgresError;
 use super::examine::{self, CALLS, COMMITS};
 use super::failover;
+use super::link::{ConnectedPrimary, PostgresLink};
 use super::pool::{self, COMMITTING, READING, SessionPool};
-use super::postgres_error::PostgresError;
-use super::postgres_link::{ConnectedPrimary, PostgresLink};
 use super::session::{ServerProcess, Session};
 use super::sweep;
+use crate::store::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 use crate::store::usable_since::UsableSince;
 use crate::store::{ServerFinding, causes};
 
@@ -38,9 +39,6 @@ pub(super) struct PrimaryKeeper {
     /// What an attempt to connect has written with, until that has ended.
     pub(super) examining: Option<ServerProcess>,
 }
-
-pub(super) const FIRST_DELAY: Duration = Duration::from_millis(20);
-pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// A commit that takes longer hangs, however long calls wait.
 const HANGS: Duration = Duration::from_secs(2);
@@ -264,13 +262,4 @@ async fn keep_sessions(
             pool.want();
         }
     }
-}
-
-/// A random time between half of `delay` and all of it. So sidecars that lost the same server do not return at the same
-/// time.
-pub(super) fn jittered(delay: Duration) -> Duration {
-    let mut random = [0; 1];
-    // Without random bytes, there is no jitter. That is the only effect.
-    let _ = getrandom::fill(&mut random);
-    delay / 2 + delay / 2 * u32::from(random[0]) / 255
 }

@@ -8,6 +8,7 @@
 //! Nothing depends on notices: waiters also read the record periodically.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::call::millis;
 use super::dial::PostgresDialer;
+use super::error::PostgresError;
 use super::examine::LISTENER;
-use super::keeper::{LONGEST_DELAY, jittered};
-use super::postgres_call::millis;
-use super::postgres_error::PostgresError;
-use super::postgres_link::PostgresLink;
+use super::link::PostgresLink;
 use super::session::Session;
+use crate::store::timing::{LONGEST_DELAY, jittered};
 use crate::store::{Changes, causes};
 
 /// Reports changes of records that have waiters.
@@ -38,6 +39,27 @@ struct RecordWaiters {
     added: Notify,
 }
 
+/// Where a session leaves the notices that the server sends: those of all sidecars.
+pub(super) struct NoticeSender {
+    keys: mpsc::Sender<String>,
+    /// Some found no room.
+    has_missed: Arc<AtomicBool>,
+}
+
+/// What it has left, in order.
+struct NoticeReceiver {
+    keys: mpsc::Receiver<String>,
+    has_missed: Arc<AtomicBool>,
+}
+
+/// A notice.
+#[derive(Debug, PartialEq, Eq)]
+enum RecordNotice {
+    Changed(String),
+    /// Any record may have changed.
+    Missed,
+}
+
 struct RecordWaiter {
     tell: watch::Sender<()>,
     /// When the last of them gives up.
@@ -50,6 +72,35 @@ const LONGER: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(5);
 /// For one sign, and for the connection.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Notices that are not read yet. If there are more, every waiter looks for itself.
+const UNREAD: usize = 1024;
+
+fn notices() -> (NoticeSender, NoticeReceiver) {
+    let (sender, keys) = mpsc::channel(UNREAD);
+    let has_missed = Arc::<AtomicBool>::default();
+    (NoticeSender { keys: sender, has_missed: has_missed.clone() }, NoticeReceiver { keys, has_missed })
+}
+
+impl NoticeSender {
+    pub(super) fn send(&self, key: &str) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.keys.try_send(key.to_owned()) {
+            self.has_missed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl NoticeReceiver {
+    /// `None`: the session is lost.
+    async fn next(&mut self) -> Option<RecordNotice> {
+        let key = self.keys.recv().await?;
+        // Where one found no room, there is a later one to receive.
+        Some(if self.has_missed.swap(false, Ordering::SeqCst) {
+            RecordNotice::Missed
+        } else {
+            RecordNotice::Changed(key)
+        })
+    }
+}
 
 impl NoticeListener {
     pub(super) fn start(link: &Arc<PostgresLink>, dialer: &Arc<PostgresDialer>) -> Self {
@@ -116,7 +167,7 @@ async fn run(waiters: Arc<RecordWaiters>, link: Arc<PostgresLink>, dialer: Arc<P
 /// Listens on one connection until it is lost, or until there are no waiters.
 async fn listen(waiters: &RecordWaiters, link: &PostgresLink, dialer: &PostgresDialer) -> Result<(), PostgresError> {
     let primary = link.next().await;
-    let (notices, mut heard) = mpsc::unbounded_channel();
+    let (notices, mut heard) = notices();
     let opening = async {
         let session = Session::open(dialer, &primary.endpoint, LISTENER, Some(notices)).await?;
         session.client().batch_execute("LISTEN onlyonce").await.map_err(PostgresError::of)?;
@@ -145,8 +196,9 @@ async fn listen(waiters: &RecordWaiters, link: &PostgresLink, dialer: &PostgresD
             }
         }
         tokio::select! {
-            key = heard.recv() => match key {
-                Some(key) => waiters.tell(&key),
+            notice = heard.next() => match notice {
+                Some(RecordNotice::Changed(key)) => waiters.tell(&key),
+                Some(RecordNotice::Missed) => waiters.tell_all(),
                 None => return Err(PostgresError::Lost),
             },
             () = session.until_lost() => return Err(PostgresError::Lost),
@@ -154,5 +206,28 @@ async fn listen(waiters: &RecordWaiters, link: &PostgresLink, dialer: &PostgresD
             () = waiters.added.notified() => {}
             () = tokio::time::sleep(SWEEP) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn notices_without_room_are_missed_and_that_is_known() {
+        let (sender, mut receiver) = notices();
+        for number in 0..UNREAD {
+            sender.send(&number.to_string());
+        }
+        assert_eq!(receiver.next().await, Some(RecordNotice::Changed("0".to_owned())));
+        sender.send("the last one with room");
+        sender.send("one without");
+        assert_eq!(receiver.next().await, Some(RecordNotice::Missed));
+        for number in 2..UNREAD {
+            assert_eq!(receiver.next().await, Some(RecordNotice::Changed(number.to_string())));
+        }
+        assert_eq!(receiver.next().await, Some(RecordNotice::Changed("the last one with room".to_owned())));
+        drop(sender);
+        assert_eq!(receiver.next().await, None);
     }
 }

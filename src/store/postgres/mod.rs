@@ -9,20 +9,20 @@
 //! - [`examine`], [`keeper`]: which server is the primary, and whether it can be used; staying with it
 //! - [`commit_check`], [`failover`]: whether commits end there; whether another one has taken over
 //! - [`schema`]: the tables, and the rights of a role that uses them
-//! - [`postgres_call`], [`postgres_bodies`], [`listen`], [`sweep`]: what is done with them
+//! - [`call`], [`bodies`], [`listen`], [`sweep`]: what is done with them
 
 mod agreement;
+mod bodies;
+mod call;
 mod commit_check;
 mod dial;
+mod error;
 mod examine;
 mod failover;
 mod keeper;
+mod link;
 mod listen;
 mod pool;
-mod postgres_bodies;
-mod postgres_call;
-mod postgres_error;
-mod postgres_link;
 mod schema;
 mod session;
 mod sql;
@@ -37,20 +37,21 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use agreement::DigestKeyAgreement;
+use bodies::{BodyTurns, PostgresChunks};
+use call::PostgresCall;
 use dial::PostgresDialer;
+pub use error::PostgresError;
+use error::StatementError;
 use keeper::PrimaryKeeper;
+use link::{ConnectedPrimary, PostgresLink};
 use listen::NoticeListener;
-use postgres_bodies::{BodyTurns, PostgresChunks};
-use postgres_call::PostgresCall;
-pub use postgres_error::PostgresError;
-use postgres_error::StatementError;
-use postgres_link::{ConnectedPrimary, PostgresLink};
 pub use schema::{SCHEMA, grants};
 use session::Session;
 
 use super::digest_key;
 use super::format::RecordFormat;
 use super::store_state::StoreState;
+use super::timing::connect_timeout;
 use super::usable_since::UsableSince;
 use super::{
     Changes, Claimed, Cursor, Health, ListError, ListQuery, ListedRecord, Page, Released, Renewed, ServerFinding,
@@ -103,11 +104,6 @@ impl Default for PostgresOptions {
 
 /// How long it takes at most to make the tables.
 const INIT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The time limit for a connect with all that is examined: several round trips, to a server that may be slow.
-fn connect_timeout(timeout: Duration) -> Duration {
-    (timeout * 10).clamp(Duration::from_secs(5), Duration::from_secs(15))
-}
 
 /// `prefix:route:digest`, the name of a row.
 fn record_key(prefix: &str, name: &RecordName) -> String {

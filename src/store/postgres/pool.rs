@@ -12,7 +12,7 @@ use std::task::Poll;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 
-use super::postgres_error::PostgresError;
+use super::error::PostgresError;
 use super::session::{ServerProcess, Session};
 
 /// Some sessions of one server.

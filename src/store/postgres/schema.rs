@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::postgres_error::PostgresError;
+use super::error::PostgresError;
 
 /// The version of the tables that this program works with. A later version may work with an older one as well.
 const VERSION: &[u8] = b"1";

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_postgres::error::Severity;
 use tokio_postgres::types::ToSql;
@@ -18,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::{OpenedConnection, PostgresDialer};
-use super::postgres_error::{PostgresError, StatementError};
+use super::error::{PostgresError, StatementError};
+use super::listen::NoticeSender;
 use super::sql::Statements;
 use crate::config::StoreEndpoint;
 
@@ -69,7 +69,7 @@ impl Session {
         dialer: &PostgresDialer,
         endpoint: &StoreEndpoint,
         purpose: &str,
-        notices: Option<UnboundedSender<String>>,
+        notices: Option<NoticeSender>,
     ) -> Result<Self, PostgresError> {
         let (client, connection) = dialer.open(endpoint, purpose).await?;
         let (lost, is_armed) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
@@ -201,7 +201,7 @@ fn start<S, T>(
     mut connection: Connection<S, T>,
     lost: CancellationToken,
     is_armed: Arc<AtomicBool>,
-    notices: Option<UnboundedSender<String>>,
+    notices: Option<NoticeSender>,
 ) -> AbortOnDropHandle<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -218,7 +218,7 @@ where
             match message {
                 Some(Ok(AsyncMessage::Notification(notification))) => {
                     if let Some(notices) = &notices {
-                        let _ = notices.send(notification.payload().to_owned());
+                        notices.send(notification.payload());
                     }
                 }
                 // It comes before the message that says that the transaction is committed, so whoever waits for that does

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::keeper::jittered;
-use super::postgres_link::ConnectedPrimary;
+use super::link::ConnectedPrimary;
+use crate::store::timing::jittered;
 
 /// Records of one batch: some milliseconds of the server's time.
 const BATCH: i64 = 500;

@@ -17,7 +17,7 @@ use super::handshake;
 use super::link::Link;
 use super::server::ServerSettings;
 use super::stream::Dialer;
-use super::timing::{LONGEST_DELAY, jittered};
+use crate::store::timing::{LONGEST_DELAY, jittered};
 
 /// The connection of one core.
 pub(super) struct CoreConnection {

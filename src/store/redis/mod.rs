@@ -196,7 +196,7 @@ impl Redis {
             config: config.clone(),
             dialer: Dialer::new(address),
             options,
-            connect_timeout: timing::connect_timeout(config.timeout),
+            connect_timeout: crate::store::timing::connect_timeout(config.timeout),
             state: StoreState::new(digest_key::configured(config), options.ping_every),
         };
         let servers = match &address.servers {

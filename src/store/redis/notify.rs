@@ -31,8 +31,9 @@ use super::connected::ServerDuty;
 use super::link::Link;
 use super::multiplexed;
 use super::stream::Dialer;
-use super::timing::{CONNECT_TIMEOUT, FIRST_DELAY, LONGEST_DELAY, jittered};
+use super::timing::CONNECT_TIMEOUT;
 use crate::store::Changes;
+use crate::store::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 
 /// Reports changes of records that have waiters.
 pub(super) struct ChangeSubscriber {

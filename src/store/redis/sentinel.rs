@@ -16,8 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::multiplexed::{self, Multiplexed};
 use super::stream::Dialer;
-use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 use crate::config::StoreEndpoint;
+use crate::store::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 
 /// The sentinels of one primary. Each has a task that asks it.
 pub(super) struct Sentinels {

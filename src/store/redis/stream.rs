@@ -18,6 +18,7 @@ use tokio_rustls::rustls::{self, AlertDescription};
 
 use crate::config::{RedisAddress, Secret, StoreEndpoint, StorePassword};
 use crate::store::certificate_fault::certificate_fault;
+use crate::store::password::{self, PasswordUnreadable};
 use crate::tls;
 
 /// The settings for opening connections to any server: TLS, user, password and database.
@@ -79,19 +80,8 @@ impl Dialer {
         self.password.is_some()
     }
 
-    /// The current password. A password file is read at each connect, because it may change.
     pub(super) async fn password(&self) -> io::Result<Option<Secret>> {
-        let path = match &self.password {
-            None => return Ok(None),
-            Some(StorePassword::Fixed(secret)) => return Ok(Some(secret.clone())),
-            Some(StorePassword::File(path)) => path.clone(),
-        };
-        let shown = path.display().to_string();
-        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-        let read = read.map_err(io::Error::other).and_then(|read| read);
-        let text = read.map_err(|error| io::Error::other(PasswordUnreadable(shown, error)))?;
-        // Editors and shells end a file with a line break.
-        Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))))
+        password::current(self.password.as_ref()).await.map_err(io::Error::other)
     }
 
     /// Opens a stream on this runtime.
@@ -125,11 +115,6 @@ impl Dialer {
 #[derive(Debug, thiserror::Error)]
 #[error("the server hung up in the TLS handshake")]
 struct HungUp;
-
-/// The file that `store.password` names cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("store.password cannot be read: {0}: {1}")]
-pub(super) struct PasswordUnreadable(String, #[source] io::Error);
 
 /// The error and its causes, out of what they are wrapped in: the `redis` crate and I/O errors do not return a wrapped error
 /// as their source.

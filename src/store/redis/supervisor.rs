@@ -29,10 +29,10 @@ use super::multiplexed::{self, Multiplexed};
 use super::pipeline::Pipeline;
 use super::sentinel::Sentinels;
 use super::stream::Dialer;
-use super::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 use super::write_acks::{RequiredAcks, WriteAcks, try_acks};
 use crate::config::StoreEndpoint;
 use crate::store::causes;
+use crate::store::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 use crate::store::usable_since::UsableSince;
 
 /// The task.

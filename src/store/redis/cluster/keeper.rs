@@ -13,7 +13,7 @@ use crate::store::redis::canary::{Canary, canary_base, report_outdated};
 use crate::store::redis::connect_error::ConnectError;
 use crate::store::redis::connected::{Connected, ServerDuty};
 use crate::store::redis::key_agreement::{KeyAgreement, note_name};
-use crate::store::redis::timing::FIRST_DELAY;
+use crate::store::timing::FIRST_DELAY;
 
 pub(super) struct Keeper {
     cluster: Arc<Cluster>,

@@ -30,10 +30,10 @@ use super::finding::{NodeReport, ServerFinding};
 use super::link::{is_tried, until, unusable};
 use super::server::{ServerSettings, WatchedServer};
 use super::supervisor::Source;
-use super::timing::FIRST_DELAY;
 use crate::clock::millis;
 use crate::config::StoreEndpoint;
 use crate::store::StoreError;
+use crate::store::timing::FIRST_DELAY;
 
 /// The known state of a cluster.
 pub(super) struct Cluster {

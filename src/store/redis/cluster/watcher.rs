@@ -19,7 +19,7 @@ use crate::store::redis::command_error::CommandError;
 use crate::store::redis::connect_error::ConnectError;
 use crate::store::redis::multiplexed::{self, Multiplexed};
 use crate::store::redis::stream::Dialer;
-use crate::store::redis::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
+use crate::store::timing::{FIRST_DELAY, LONGEST_DELAY, jittered};
 
 pub(super) struct SlotWatcher {
     cluster: Arc<Cluster>,

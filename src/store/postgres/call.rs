@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tokio_postgres::{Row, Statement};
 
 use super::PostgresShared;
-use super::postgres_bodies::Writer;
-use super::postgres_error::StatementError;
-use super::postgres_link::ConnectedPrimary;
+use super::bodies::Writer;
+use super::error::StatementError;
+use super::link::ConnectedPrimary;
 use super::session::{Session, StatementParameters};
 use super::sql::Statements;
 use crate::record::codec::{self, Placement, VERSION};
@@ -51,17 +51,33 @@ const LEFT_BEHIND: &str = "PostgreSQL may still be at work on an earlier call: w
 /// server, in pieces.
 const NARROW: u64 = 1024;
 
+/// What a claim has met.
+enum ClaimRow {
+    /// The name was free, and has this claim now.
+    Inserted,
+    Held(SeenRow),
+    /// Somebody else's claim was committed after this one had looked.
+    Raced,
+}
+
 impl SeenRow {
-    fn of(row: &Row) -> Result<Option<Self>, StatementError> {
-        let strange = |error: tokio_postgres::Error| StatementError::Strange(error.to_string());
-        let bytes: Option<&[u8]> = row.try_get(0).map_err(strange)?;
-        let expires_at: Option<SystemTime> = row.try_get(1).map_err(strange)?;
-        let now: SystemTime = row.try_get(2).map_err(strange)?;
-        Ok(bytes.zip(expires_at).map(|(bytes, expires_at)| Self {
-            bytes: Bytes::copy_from_slice(bytes),
-            expires_at,
-            left: expires_at.duration_since(now).unwrap_or(Duration::ZERO),
-        }))
+    fn of(row: &Row) -> Result<Self, StatementError> {
+        let (bytes, expires_at): (&[u8], SystemTime) =
+            (row.try_get(0).map_err(StatementError::strange)?, row.try_get(1).map_err(StatementError::strange)?);
+        let now: SystemTime = row.try_get(2).map_err(StatementError::strange)?;
+        let left = expires_at.duration_since(now).unwrap_or(Duration::ZERO);
+        Ok(Self { bytes: Bytes::copy_from_slice(bytes), expires_at, left })
+    }
+}
+
+impl ClaimRow {
+    fn of(row: Option<&Row>) -> Result<Self, StatementError> {
+        let Some(row) = row else { return Ok(Self::Raced) };
+        // The first column is empty where the name was free.
+        match row.try_get::<_, Option<&[u8]>>(0).map_err(StatementError::strange)? {
+            None => Ok(Self::Inserted),
+            Some(_) => SeenRow::of(row).map(Self::Held),
+        }
     }
 }
 
@@ -69,15 +85,12 @@ impl PostgresCall<'_> {
     pub(super) async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
         let (bytes, lives) = (codec::encode_claim(claim), millis(claim.terms.retention));
         for _ in 0..TRIES {
-            let rows = self.ask(|all| &all.claim, &[&self.key, &bytes, &lives]).await?;
-            let seen = match rows.first() {
-                // The first column is empty where the name was free.
-                Some(row) => match SeenRow::of(row)? {
-                    Some(seen) => Some(seen),
-                    None => return Ok(Claimed::Granted(claim.clone())),
-                },
-                // Somebody else's claim was committed after this one had looked.
-                None => self.read().await.map_err(|fault| StoreError::from(fault).there_may_be_a_record())?,
+            let seen = match self.insert_or_read(&bytes, lives).await? {
+                ClaimRow::Inserted => return Ok(Claimed::Granted(claim.clone())),
+                ClaimRow::Held(seen) => Some(seen),
+                ClaimRow::Raced => {
+                    self.read().await.map_err(|fault| StoreError::from(fault).there_may_be_a_record())?
+                }
             };
             // It is gone again.
             let Some(seen) = seen else { continue };
@@ -113,9 +126,9 @@ impl PostgresCall<'_> {
             }
             ClaimTransition::Write(claim) => {
                 let (bytes, lives) = (codec::encode_claim(&claim), millis(claim.terms.retention));
-                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-                    [&self.key, &bytes, &lives, &&seen.bytes[..], &seen.expires_at];
-                let taken = self.ask(|all| &all.take_over, &parameters).await?;
+                let parameters: StatementParameters<'_> =
+                    &[&self.key, &bytes, &lives, &&seen.bytes[..], &seen.expires_at];
+                let taken = self.ask(|all| &all.take_over, parameters).await?;
                 Ok((!taken.is_empty()).then_some(Claimed::Granted(claim)))
             }
         }
@@ -129,13 +142,10 @@ impl PostgresCall<'_> {
             if !renewed.is_empty() {
                 return Ok(Renewed::Extended);
             }
-            let rows = self.ask(|all| &all.claim, &[&self.key, &bytes, &lives]).await?;
-            let seen = match rows.first() {
-                Some(row) => match SeenRow::of(row)? {
-                    Some(seen) => Some(seen),
-                    None => return Ok(Renewed::ClaimedAgain),
-                },
-                None => self.read().await?,
+            let seen = match self.insert_or_read(&bytes, lives).await? {
+                ClaimRow::Inserted => return Ok(Renewed::ClaimedAgain),
+                ClaimRow::Held(seen) => Some(seen),
+                ClaimRow::Raced => self.read().await?,
             };
             let Some(seen) = seen else { continue };
             match transitions::renew(Some(&self.record(&seen)?), claim.token) {
@@ -172,9 +182,7 @@ impl PostgresCall<'_> {
         let bytes = self.shared.format.encode(self.name, record, placement);
         let (lives, token) = (millis(transitions::time_to_live(record)), &record.claim.token.0[..]);
         for _ in 0..TRIES {
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-                [&self.key, &bytes, &lives, &body_at, &token];
-            let written = self.ask(|all| &all.settle, &parameters).await?;
+            let written = self.ask(|all| &all.settle, &[&self.key, &bytes, &lives, &body_at, &token]).await?;
             if !written.is_empty() {
                 self.tell();
                 return Ok(Settled::Written);
@@ -208,8 +216,7 @@ impl PostgresCall<'_> {
         let may_come = self.primary.committing.leaves_any_behind();
         let none = |found| if may_come { Err(StoreError::Uncertain(LEFT_BEHIND.into())) } else { Ok(found) };
         for _ in 0..TRIES {
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&self.key, &&token.0[..]];
-            let released = self.ask(|all| &all.release, &parameters).await?;
+            let released = self.ask(|all| &all.release, &[&self.key, &&token.0[..]]).await?;
             if !released.is_empty() {
                 self.tell();
                 return Ok(Released::Deleted);
@@ -266,9 +273,14 @@ impl PostgresCall<'_> {
         Ok(SwapResult::Changed(self.find().await?.map(Box::new)))
     }
 
+    async fn insert_or_read(&self, bytes: &[u8], lives: f64) -> Result<ClaimRow, StatementError> {
+        let rows = self.ask(|all| &all.claim, &[&self.key, &bytes, &lives]).await?;
+        ClaimRow::of(rows.first())
+    }
+
     async fn read(&self) -> Result<Option<SeenRow>, StatementError> {
         let rows = self.ask(|all| &all.read, &[&self.key]).await?;
-        Ok(rows.first().map(SeenRow::of).transpose()?.flatten())
+        rows.first().map(SeenRow::of).transpose()
     }
 
     /// Waits until everything that was committed before is where commits have to be.

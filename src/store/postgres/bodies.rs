@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_postgres::types::ToSql;
 
-use super::postgres_call::{PostgresCall, millis};
-use super::postgres_error::StatementError;
+use super::call::{PostgresCall, millis};
+use super::error::StatementError;
 use super::{Postgres, record_key};
 use crate::record::chunks::{ApartBody, Cut};
 use crate::record::{RecordName, Token};
@@ -116,11 +115,10 @@ impl PostgresCall<'_> {
         loop {
             let session = self.shared.link.primary()?.to_commit()?;
             let (deadline, lives) = (Instant::now() + allowed(self.shared.timeout, length), millis(lives));
-            let parameters: [&(dyn ToSql + Sync); 5] = [&owner, &pieces, &lives, &place, &values];
-            match session.ask(|all| &all.put_chunks, &parameters, deadline).await {
+            match session.ask(|all| &all.put_chunks, &[&owner, &pieces, &lives, &place, &values], deadline).await {
                 Ok(rows) => {
                     let row = rows.first().ok_or_else(|| StatementError::Strange("no row".to_owned()))?;
-                    return Ok(row.try_get(0).map_err(|error| StatementError::Strange(error.to_string()))?);
+                    return Ok(row.try_get(0).map_err(StatementError::strange)?);
                 }
                 Err(fault) if fault.is_no_partition() && !has_made => {
                     has_made = true;
@@ -168,9 +166,9 @@ impl PostgresChunks {
             rows = session.ask(|all| &all.lost_chunk, &[&self.owners, &piece], deadline).await?;
         }
         let Some(row) = rows.first() else { return Ok(None) };
-        let strange = |error: tokio_postgres::Error| StatementError::Strange(error.to_string());
-        self.place = Some((row.try_get(1).map_err(strange)?, row.try_get(2).map_err(strange)?));
-        Ok(Some(Bytes::copy_from_slice(row.try_get(0).map_err(strange)?)))
+        self.place =
+            Some((row.try_get(1).map_err(StatementError::strange)?, row.try_get(2).map_err(StatementError::strange)?));
+        Ok(Some(Bytes::copy_from_slice(row.try_get(0).map_err(StatementError::strange)?)))
     }
 }
 

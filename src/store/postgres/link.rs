@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::commit_check::CommitHealth;
+use super::error::PostgresError;
 use super::pool::SessionPool;
-use super::postgres_error::PostgresError;
 use super::session::{ServerProcess, Session};
 use crate::config::StoreEndpoint;
 use crate::store::StoreError;

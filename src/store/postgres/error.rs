@@ -217,6 +217,12 @@ impl StatementError {
         }
     }
 
+    /// Of a value that is of another type than the statement's.
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+    pub(super) fn strange(error: Error) -> Self {
+        Self::Strange(error.to_string())
+    }
+
     /// Whether the server is not, or not any more, one that works as this session expects.
     pub(super) fn is_about_session(&self) -> bool {
         let Self::Refused(_, code) = self else { return false };
