@@ -73,7 +73,7 @@ impl ProbeTask {
     /// Asks until the outcome is known, or nothing more is to be expected.
     pub(super) async fn go_on(self) {
         let store = &*self.guard.store;
-        let mut lock = ProbeLock::new(&self.name, self.plan.probe.timeout);
+        let mut lock = ProbeLock::new(&self.name);
         let (mut progress, mut in_vain) = (ProbeProgress::default(), 0);
         loop {
             let outcome = self.look(&mut lock, &mut progress).await;
@@ -88,8 +88,8 @@ impl ProbeTask {
                 return self.entry.tell(outcome, ProbeStage::Over);
             };
             self.entry.tell(outcome, ProbeStage::Pausing(Instant::now() + pause.at_least));
-            let woken = lock.keep(store, LONGEST_PAUSE, self.wait(&pause)).await;
-            match woken {
+            lock.keep(store, pause.at_most.min(LONGEST_PAUSE)).await;
+            match self.wait(&pause).await {
                 Woken::Wanted => self.entry.asks(),
                 Woken::Due if pause.asks_when_due => self.entry.asks(),
                 Woken::Due | Woken::Stops => return lock.release(store).await,
@@ -172,8 +172,8 @@ impl ProbeTask {
         if let Err(outcome) = self.read().await {
             return outcome;
         }
-        match lock.take(store).await {
-            Ok(true) => lock.keep(store, Duration::MAX, self.ask(progress)).await,
+        match lock.take(store, self.plan.probe.timeout).await {
+            Ok(true) => self.ask(progress).await,
             Ok(false) => ProbeOutcome::NotAsked(NotAsked::AnotherAsks),
             Err(error) => ProbeOutcome::NotAsked(self.failed(&error)),
         }

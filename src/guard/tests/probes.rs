@@ -375,15 +375,15 @@ async fn asked_by(sidecars: usize, answer: &ProbeReading) -> u32 {
     asked.load(Ordering::SeqCst)
 }
 
-/// One that died while it asked, or before it asked again, keeps the others waiting for `timeout` and two seconds.
+/// One that died while it asked keeps the others waiting for `timeout` and two seconds.
 #[tokio::test(start_paused = true)]
 async fn who_dies_while_it_asks_is_not_long_in_the_way_of_others() {
     let scene = Scene::with_route(PROBE);
     let operation = operation(1, HOLD);
     run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
     let timeout = scene.rule.probe.as_ref().expect("a probe").timeout;
-    let mut lock = ProbeLock::new(&operation.name, timeout);
-    assert!(lock.take(&*scene.store).await.expect("the store answers"));
+    let mut lock = ProbeLock::new(&operation.name);
+    assert!(lock.take(&*scene.store, timeout).await.expect("the store answers"));
     let (hosts, ask) = backend(|_| now(found()));
     let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
     let begun = tokio::time::Instant::now();
@@ -392,6 +392,43 @@ async fn who_dies_while_it_asks_is_not_long_in_the_way_of_others() {
     until_final(&scene, &operation, &plan).await;
     let took = begun.elapsed();
     assert!(took >= timeout + Duration::from_secs(2) && took < timeout + Duration::from_secs(5), "{took:?}");
+    assert_eq!(count(&hosts), 1);
+}
+
+/// A backend that is down leaves many records to ask about: the lock of each is written twice for a question at most, and
+/// not all the time.
+#[tokio::test(start_paused = true)]
+async fn the_lock_costs_the_store_two_writes_for_a_question() {
+    const MANY: usize = 1000;
+    for answer in [ProbeReading::Absent, ProbeReading::Inconclusive(Inconclusive::Unanswered)] {
+        let scene = Scene::with_route(AN_HOUR);
+        let operation = operation(1, HOLD);
+        run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
+        scene.store.renewals.next([Fault::Slow(Duration::ZERO); MANY]);
+        let (hosts, ask) = backend(move |_| now(answer.clone()));
+        let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+        scene.guard.probe_by_hand(&operation.name, &plan).await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let written = MANY - scene.store.renewals.left();
+        assert!((1..=2 * count(&hosts)).contains(&written), "{written} for {} questions", count(&hosts));
+    }
+}
+
+/// Who dies in a pause is in the way until that is over, and a minute at most.
+#[tokio::test(start_paused = true)]
+async fn who_dies_between_two_questions_is_in_the_way_for_a_minute_at_most() {
+    let scene = Scene::with_route(PROBE);
+    let operation = operation(1, HOLD);
+    run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
+    let mut lock = ProbeLock::new(&operation.name);
+    assert!(lock.take(&*scene.store, Duration::from_secs(2)).await.expect("the store answers"));
+    lock.keep(&*scene.store, Duration::from_secs(60)).await;
+    let (hosts, ask) = backend(|_| now(found()));
+    let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+    let begun = tokio::time::Instant::now();
+    until_final(&scene, &operation, &plan).await;
+    let took = begun.elapsed().as_secs();
+    assert!((60..=125).contains(&took), "{took} s");
     assert_eq!(count(&hosts), 1);
 }
 
@@ -411,7 +448,7 @@ async fn who_is_refused_between_two_absences_keeps_the_first() {
     let operation = operation(1, HOLD);
     run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
     let lock = operation.name.probe_lock();
-    let other = Arc::new(tokio::sync::Mutex::new(ProbeLock::new(&operation.name, Duration::from_secs(60))));
+    let other = Arc::new(tokio::sync::Mutex::new(ProbeLock::new(&operation.name)));
     let (store, name, takes) = (Arc::clone(&scene.store), lock.clone(), Arc::clone(&other));
     let (hosts, ask) = backend(move |count| {
         let (store, name, takes) = (Arc::clone(&store), name.clone(), Arc::clone(&takes));
@@ -419,7 +456,7 @@ async fn who_is_refused_between_two_absences_keeps_the_first() {
             if count == 1 {
                 let held = store.find(&name).await.expect("the store answers").expect("a lock");
                 store.release(&name, held.record.claim.token).await.expect("the store answers");
-                assert!(takes.lock().await.take(&*store).await.expect("the store answers"));
+                assert!(takes.lock().await.take(&*store, Duration::from_secs(60)).await.expect("the store answers"));
             }
             ProbeReading::Absent
         })
