@@ -89,7 +89,7 @@ fn words(answer: &NextAnswer) -> (ProbeWord, String, Option<u64>) {
     match answer {
         NextAnswer::Came(outcome) => words_of(outcome),
         NextAnswer::NotDue { last: ProbeOutcome::NotAsked(why), due_in } => {
-            let detail = format!("{why}; this is tried again in {}", seconds(*due_in));
+            let detail = format!("{why}; it may be asked about again in {}", seconds(*due_in));
             (ProbeWord::NotAsked, detail, Some(millis(*due_in)))
         }
         NextAnswer::NotDue { last, due_in } => {

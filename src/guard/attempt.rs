@@ -402,10 +402,15 @@ impl Recorder {
 
     /// The settling found another record.
     fn instead(&self, kept: Record) -> Option<RecordedResult> {
-        if kept.claim.token != self.lease.claim.token {
+        let is_another_attempt = kept.claim.token != self.lease.claim.token;
+        if is_another_attempt {
             self.lease.count_lost();
         }
-        recorded(&self.lease.claim, kept)
+        match recorded(&self.lease.claim, kept) {
+            // That another attempt has no stored response says nothing of this one's.
+            Some(RecordedResult::Unreplayable(_)) if is_another_attempt => None,
+            recorded => recorded,
+        }
     }
 
     /// Tries until the store takes the outcome, the record would have expired, or the drain ends.

@@ -19,7 +19,7 @@ use crate::record::{
     UnknownPolicy,
 };
 use crate::rule::BY_PROBE;
-use crate::store::{Settled, Store, StoreError, SwapResult};
+use crate::store::{Settled, Store, StoreError, StoredBody, SwapResult};
 use crate::timestamp::Timestamp;
 
 /// One thing that an operator or a probe did.
@@ -81,7 +81,7 @@ impl AuditAction {
     }
 }
 
-/// Lines that are kept of one record. With the longest reasons they are shorter than what a store puts apart.
+/// Lines that are kept of one record. With the longest reasons they are some 20 KB.
 const MOST: usize = 25;
 /// Characters of a reason.
 pub const LONGEST_REASON: usize = 500;
@@ -92,7 +92,7 @@ const TRIES: usize = 10;
 pub async fn read(store: &dyn Store, name: &RecordName) -> Result<Vec<AuditLine>, StoreError> {
     let name = name.audit();
     let told = match store.find(&name).await? {
-        Some(held) => lines(&name, &held)?,
+        Some(held) => lines(store, &name, &held).await?,
         None => Vec::new(),
     };
     // A newer version may write some otherwise: the others are shown all the same.
@@ -141,7 +141,7 @@ async fn change(
     for _ in 0..TRIES {
         let held = store.find(&name).await?;
         let mut told = match &held {
-            Some(held) => lines(&name, held)?,
+            Some(held) => lines(store, &name, held).await?,
             None => Vec::new(),
         };
         if !change(&mut told) {
@@ -178,9 +178,15 @@ fn shorten(told: &mut Vec<Value>) {
 
 /// The lines as they are kept: those that this version cannot read stay in the list. What is no list of lines is never
 /// overwritten: a newer version may have written it.
-fn lines(name: &RecordName, held: &StoredRecord) -> Result<Vec<Value>, StoreError> {
+async fn lines(store: &dyn Store, name: &RecordName, held: &StoredRecord) -> Result<Vec<Value>, StoreError> {
     let lines = match &held.record.state {
-        State::Completed { reply, .. } => serde_json::from_slice(&reply.body.pieces().concat()).ok(),
+        State::Completed { reply, .. } => {
+            let bytes = match StoredBody::of(store, name, &reply.body).await? {
+                Some(body) => body.rest().await?.concat(),
+                None => reply.body.pieces().concat(),
+            };
+            serde_json::from_slice(&bytes).ok()
+        }
         State::InFlight | State::Unreplayable { .. } | State::Unknown { .. } => None,
     };
     lines.ok_or_else(|| StoreError::Unreadable {
@@ -213,9 +219,16 @@ mod tests {
     use crate::store::Memory;
 
     fn record_in_memory() -> (Memory, RecordName) {
-        let text = "upstream.url = \"http://127.0.0.1:1\"\nstore.url = \"memory:\"\n\
-                    [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n";
-        let config = config::parse("test", text, &|_| None).expect("a configuration");
+        with_store("")
+    }
+
+    /// With these keys of `[store]`.
+    fn with_store(keys: &str) -> (Memory, RecordName) {
+        let text = format!(
+            "[upstream]\nurl = \"http://127.0.0.1:1\"\n[store]\nurl = \"memory:\"\n{keys}\n\
+             [[route]]\nname = \"orders\"\npath = \"/orders\"\nscope = []\n"
+        );
+        let config = config::parse("test", &text, &|_| None).expect("a configuration");
         let store = Memory::open(&config.store).expect("random bytes");
         let name = RecordName { route: "orders".into(), digest: [1; 16] };
         (store, name)
@@ -235,7 +248,24 @@ mod tests {
         let marked = AuditLine { not_done: Some("for a test".to_owned()), ..line };
         assert_eq!(read(&store, &name).await.expect("read"), [marked]);
         let held = store.find(&name.audit()).await.expect("found").expect("a record");
-        assert_eq!(lines(&name, &held).expect("lines")[0], foreign);
+        assert_eq!(lines(&store, &name, &held).await.expect("lines")[0], foreign);
+    }
+
+    /// A store may compress what is written, and keep it apart.
+    #[tokio::test]
+    async fn many_long_lines_are_read_again_however_they_are_stored() {
+        for keys in ["", "compress_above = \"64B\""] {
+            let (store, name) = with_store(keys);
+            let keep_for = Duration::from_secs(3600);
+            let long = AuditLine { reason: Some("\u{e4}".repeat(LONGEST_REASON)), ..line() };
+            for _ in 0..MOST + 3 {
+                add(&store, &name, &long, keep_for).await.unwrap_or_else(|error| panic!("{keys}: {error}"));
+            }
+            withdraw(&store, &name, &long, "for a test", keep_for).await.expect("withdrawn");
+            let kept = read(&store, &name).await.expect("read");
+            assert_eq!(kept.len(), MOST, "{keys}");
+            assert_eq!(kept.iter().filter(|line| line.not_done.is_some()).count(), 1, "{keys}");
+        }
     }
 
     #[tokio::test]

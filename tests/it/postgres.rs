@@ -160,12 +160,17 @@ async fn operators_see_and_settle_records_and_hear_what_is_wrong() {
         serde_json::from_str(&records(&["list", "--state", "unknown", "--format", "json"]).await).expect("JSON");
     let name = listed[0]["record"].as_str().expect("a name");
     assert!(records(&["show", name]).await.contains("unknown"));
-    records(&["complete", name, "--status", "201", "-d", "{\"by\":\"hand\"}", "--reason", "it was there"]).await;
+    // What is told of it soon lies apart from its row.
+    let reason = "it was there ".repeat(38);
+    records(&["complete", name, "--status", "201", "-d", "{\"by\":\"hand\"}", "--reason", &reason]).await;
     let replayed = sidecar.ask(&order("k")).await;
     assert_eq!((replayed.status, replayed.text(), replayed.is_replay()), (201, "{\"by\":\"hand\"}", true));
-    records(&["release", name, "--yes"]).await;
-    assert_eq!(sidecar.ask(&order("k")).await.status, 201);
-    assert_eq!(backend.count(), 3);
+    for _ in 0..2 {
+        records(&["release", name, "--yes", "--reason", &reason]).await;
+        assert_eq!(sidecar.ask(&order("k")).await.status, 201);
+    }
+    assert_eq!(words(&records(&["show", name]).await).matches(reason.trim_end()).count(), 3);
+    assert_eq!(backend.count(), 4);
 
     server.kill();
     let checked = with_config(&setup, &["check", "--connect"]).await;

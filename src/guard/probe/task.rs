@@ -12,8 +12,8 @@ use super::super::limit::Permit;
 use super::super::{Guard, NotChanged};
 use super::lock::ProbeLock;
 use super::{
-    LONGEST_PAUSE, NotAsked, ProbeEntry, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeStage, ProbedAttempt,
-    ProbedBy,
+    Inconclusive, LONGEST_PAUSE, NotAsked, ProbeEntry, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeStage,
+    ProbedAttempt, ProbedBy,
 };
 use crate::clock;
 use crate::fail_point::{self, Step};
@@ -43,6 +43,17 @@ struct Pause {
     at_most: Duration,
     /// Also where nobody waits for it by then. Else this is left to the next repeat.
     asks_when_due: bool,
+    /// Keeps the others from asking, too.
+    keeps_lock: bool,
+}
+
+/// The tries of a run so far.
+#[derive(Default)]
+struct Tries {
+    /// Answers that told nothing.
+    in_vain: u32,
+    /// Another had the lock.
+    refused: u32,
 }
 
 /// Why a pause is over.
@@ -74,21 +85,25 @@ impl ProbeTask {
     pub(super) async fn go_on(self) {
         let store = &*self.guard.store;
         let mut lock = ProbeLock::new(&self.name);
-        let (mut progress, mut in_vain) = (ProbeProgress::default(), 0);
+        let (mut progress, mut tries) = (ProbeProgress::default(), Tries::default());
         loop {
             let outcome = self.look(&mut lock, &mut progress).await;
             if let Some(result) = outcome.result() {
                 self.guard.metrics.probe(&self.name.route, result);
             }
             self.log(&outcome);
-            let Some(pause) = self.pause_after(&outcome, &progress, &mut in_vain) else {
+            let Some(pause) = self.pause_after(&outcome, &progress, &mut tries) else {
                 // Before it is told, so that whoever comes then begins anew, and is not in the way of itself.
                 lock.release(store).await;
                 self.guard.probes.remove(&self.name, &self.entry);
                 return self.entry.tell(outcome, ProbeStage::Over);
             };
             self.entry.tell(outcome, ProbeStage::Pausing(Instant::now() + pause.at_least));
-            lock.keep(store, pause.at_most.min(LONGEST_PAUSE)).await;
+            if pause.keeps_lock {
+                lock.keep(store, pause.at_most.min(LONGEST_PAUSE)).await;
+            } else {
+                lock.release(store).await;
+            }
             match self.wait(&pause).await {
                 Woken::Wanted => self.entry.asks(),
                 Woken::Due if pause.asks_when_due => self.entry.asks(),
@@ -98,22 +113,42 @@ impl ProbeTask {
     }
 
     /// How long it waits for its next question. `None`: this was the last one.
-    fn pause_after(&self, outcome: &ProbeOutcome, progress: &ProbeProgress, in_vain: &mut u32) -> Option<Pause> {
+    fn pause_after(&self, outcome: &ProbeOutcome, progress: &ProbeProgress, tries: &mut Tries) -> Option<Pause> {
         // What another is asking about is asked about. An owner, who may know more, and who has seen an absence go on
         // by themselves all the same.
         let goes_on = self.plan.by == ProbedBy::Owner || *progress != ProbeProgress::NothingYet;
         match outcome {
-            ProbeOutcome::Absent(again_in) => {
-                Some(Pause { at_least: self.pause(0).min(*again_in), at_most: *again_in, asks_when_due: true })
+            ProbeOutcome::Absent(again_in) => Some(Pause {
+                at_least: self.pause(0).min(*again_in),
+                at_most: *again_in,
+                asks_when_due: true,
+                keeps_lock: true,
+            }),
+            ProbeOutcome::Inconclusive(why) => {
+                let pause = self.pause_in_vain(tries)?;
+                // Another sidecar may reach the backend where this one does not.
+                let is_answered = match why {
+                    Inconclusive::Unanswered | Inconclusive::TimedOut | Inconclusive::Unsent => false,
+                    Inconclusive::TooLong
+                    | Inconclusive::BrokenOff
+                    | Inconclusive::Redirect(_)
+                    | Inconclusive::Status(_)
+                    | Inconclusive::Witness(_)
+                    | Inconclusive::Json(_)
+                    | Inconclusive::Cached
+                    | Inconclusive::Both => true,
+                };
+                Some(Pause { at_least: pause, at_most: pause, asks_when_due: true, keeps_lock: is_answered })
             }
-            ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(NotAsked::Store) => {
-                let pause = self.pause_in_vain(in_vain)?;
-                Some(Pause { at_least: pause, at_most: pause, asks_when_due: true })
+            ProbeOutcome::NotAsked(NotAsked::Store) => {
+                let pause = self.pause_in_vain(tries)?;
+                Some(Pause { at_least: pause, at_most: pause, asks_when_due: true, keeps_lock: true })
             }
             ProbeOutcome::NotAsked(NotAsked::AnotherAsks) => {
-                let at_least = self.pause_in_vain(in_vain)?;
-                let at_most = if goes_on { at_least } else { LONGEST_PAUSE };
-                Some(Pause { at_least, at_most, asks_when_due: goes_on })
+                // It is no try of this one. What goes on does so for as long as the record is unknown.
+                tries.refused += 1;
+                let pause = self.pause(tries.refused);
+                Some(Pause { at_least: pause, at_most: pause, asks_when_due: goes_on, keeps_lock: false })
             }
             ProbeOutcome::NotAsked(
                 NotAsked::NotKept
@@ -154,9 +189,9 @@ impl ProbeTask {
     }
 
     /// The pause after one more in vain, unless it was the last try.
-    fn pause_in_vain(&self, in_vain: &mut u32) -> Option<Duration> {
-        *in_vain += 1;
-        (*in_vain < TRIES).then(|| self.pause(*in_vain))
+    fn pause_in_vain(&self, tries: &mut Tries) -> Option<Duration> {
+        tries.in_vain += 1;
+        (tries.in_vain < TRIES).then(|| self.pause(tries.in_vain))
     }
 
     /// The pause after so many answers in vain.

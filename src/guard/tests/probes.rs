@@ -347,7 +347,7 @@ fn slow(scene: &Scene, takes: Duration, answer: &ProbeReading) -> (Arc<[AtomicU3
 /// Ten repeats come to each sidecar at once: the backend is asked by one of them, as often as one alone would ask.
 #[tokio::test(start_paused = true)]
 async fn of_all_sidecars_one_at_a_time_asks_about_a_record() {
-    for answer in [ProbeReading::Absent, ProbeReading::Inconclusive(Inconclusive::Unanswered)] {
+    for answer in [ProbeReading::Absent, ProbeReading::Inconclusive(Inconclusive::Status(500))] {
         let alone = asked_by(1, &answer).await;
         assert_eq!(asked_by(2, &answer).await, alone, "{answer:?}");
     }
@@ -430,6 +430,28 @@ async fn who_dies_between_two_questions_is_in_the_way_for_a_minute_at_most() {
     let took = begun.elapsed().as_secs();
     assert!((60..=125).contains(&took), "{took} s");
     assert_eq!(count(&hosts), 1);
+}
+
+/// A sidecar that does not reach the backend does not keep those from asking that do.
+#[tokio::test(start_paused = true)]
+async fn who_gets_no_answer_leaves_the_next_question_to_others() {
+    for why in [Inconclusive::Unsent, Inconclusive::Unanswered, Inconclusive::TimedOut] {
+        let scene = Scene::with_route(PROBE);
+        let operation = operation(1, HOLD);
+        run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
+        let (_, ask) = backend(move |_| now(ProbeReading::Inconclusive(why)));
+        let cut_off = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+        let came = scene.guard.probe_by_hand(&operation.name, &cut_off).await;
+        assert_eq!(came, NextAnswer::Came(ProbeOutcome::Inconclusive(why)));
+        let (hosts, ask) = backend(|_| now(found()));
+        let reaches = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+        let found = scene.sibling().probe_by_hand(&operation.name, &reaches).await;
+        assert_eq!(
+            (found, count(&hosts)),
+            (NextAnswer::Came(ProbeOutcome::Completed(StatusCode::CREATED)), 1),
+            "{why}"
+        );
+    }
 }
 
 /// Repeats come until it is known what became of the first request.

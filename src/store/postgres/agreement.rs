@@ -4,7 +4,7 @@
 //! replica that did not have it or by a restore.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Client;
 
@@ -35,6 +35,10 @@ struct NoteRow {
     noted_at: SystemTime,
     is_young: bool,
 }
+
+/// A note of this age is young: others may have seen it for less than [`SETTLING`], as it is written before its commit, and
+/// that may have waited for a standby.
+const YOUNG: Duration = Duration::from_secs(8);
 
 const FIND: &str = "SELECT value, noted_at, noted_at > clock_timestamp() - $2::float8 * interval '1 second'
                     FROM onlyonce.notes WHERE name = $1";
@@ -71,7 +75,8 @@ impl DigestKeyAgreement {
         }
         let seen = NoteSighting {
             was_noted: self.seen.is_some(),
-            is_young: found.as_ref().is_some_and(|found| found.is_young),
+            // What an earlier look has written may have waited for its commit, and be seen only now.
+            is_young: found.as_ref().is_some_and(|found| found.is_young) || has_failed && self.seen.is_none(),
             is_rewritten: self.seen.is_some_and(|seen| found.as_ref().is_some_and(|found| found.noted_at > seen)),
         };
         let agreement = match wanted.compare(found.as_ref().filter(|_| !is_written).map(|found| found.note)) {
@@ -79,7 +84,14 @@ impl DigestKeyAgreement {
             agreement => agreement,
         };
         let mut noted_at = found.map(|found| found.noted_at);
-        let of_key = agreement.settle(seen).map_err(|why| self.refusal(why))?;
+        let of_key = match agreement.settle(seen) {
+            Ok(of_key) => of_key,
+            Err(why) => {
+                // Nothing is written by this look.
+                self.has_failed = has_failed;
+                return Err(self.refusal(why));
+            }
+        };
         if of_key.replaces {
             digest_key::report_replaced(&self.name);
             noted_at = Some(client.query_one(REPLACE, &[&self.name, &note]).await.map_err(of)?.get(0));
@@ -116,7 +128,7 @@ impl DigestKeyAgreement {
     }
 
     async fn find(&self, client: &Client) -> Result<Option<NoteRow>, PostgresError> {
-        let found = client.query_opt(FIND, &[&self.name, &SETTLING.as_secs_f64()]).await.map_err(PostgresError::of)?;
+        let found = client.query_opt(FIND, &[&self.name, &YOUNG.as_secs_f64()]).await.map_err(PostgresError::of)?;
         let Some(row) = found else { return Ok(None) };
         let note = DigestKeyNote::decode(row.get(0)).ok_or_else(|| PostgresError::NotOurs(self.name.clone()))?;
         Ok(Some(NoteRow { note, noted_at: row.get(1), is_young: row.get(2) }))
@@ -128,7 +140,7 @@ impl DigestKeyAgreement {
         let of = PostgresError::of;
         let is_alone = client.query_one(OTHERS, &[&CONTROL]).await.map_err(of)?.get::<_, i64>(0) == 0;
         if is_alone {
-            client.execute(MAKE_OLD, &[&self.name, &note, &SETTLING.as_secs_f64()]).await.map_err(of)?;
+            client.execute(MAKE_OLD, &[&self.name, &note, &YOUNG.as_secs_f64()]).await.map_err(of)?;
         }
         Ok(is_alone)
     }

@@ -94,7 +94,7 @@ impl PostgresCall<'_> {
             };
             // It is gone again.
             let Some(seen) = seen else { continue };
-            match self.decide(claim, &seen).await.map_err(StoreError::there_may_be_a_record)? {
+            match self.decide(claim, &seen).await? {
                 Some(claimed) => return Ok(claimed),
                 None => continue,
             }
@@ -121,14 +121,15 @@ impl PostgresCall<'_> {
             ClaimTransition::Refuse(held) => Ok(Some(Claimed::Refused(held))),
             // An earlier try of it has arrived. Whether the server's replicas have it as well is not known.
             ClaimTransition::AlreadyMine(claim) => {
-                self.confirm().await?;
+                self.confirm().await.map_err(StoreError::there_may_be_a_record)?;
                 Ok(Some(Claimed::Granted(claim)))
             }
             ClaimTransition::Write(claim) => {
                 let (bytes, lives) = (codec::encode_claim(&claim), millis(claim.terms.retention));
                 let parameters: StatementParameters<'_> =
                     &[&self.key, &bytes, &lives, &&seen.bytes[..], &seen.expires_at];
-                let taken = self.ask(|all| &all.take_over, parameters).await?;
+                let taken = self.ask(|all| &all.take_over, parameters).await;
+                let taken = taken.map_err(|fault| StoreError::from(fault).there_may_be_a_record())?;
                 Ok((!taken.is_empty()).then_some(Claimed::Granted(claim)))
             }
         }
@@ -199,7 +200,7 @@ impl PostgresCall<'_> {
             } else {
                 kept
             };
-            self.may_be_told(&kept).await?;
+            self.may_be_told(&kept).await.map_err(StoreError::there_may_be_a_record)?;
             if kept == *settled {
                 // An earlier try has written it. Its client is answered only if a failover cannot forget that.
                 self.confirm().await?;
@@ -231,7 +232,7 @@ impl PostgresCall<'_> {
 
     pub(super) async fn find(&self) -> Result<Option<StoredRecord>, StoreError> {
         match self.read().await? {
-            Some(seen) => self.held(&seen).await.map(Some),
+            Some(seen) => self.held(&seen).await.map(Some).map_err(StoreError::there_may_be_a_record),
             None => Ok(None),
         }
     }
@@ -330,12 +331,13 @@ impl PostgresCall<'_> {
     }
 
     /// Whether nothing forgets this record, if it is an outcome: its request may have waited for a standby, and been cut off.
+    /// It is refused, as a claim that meets an outcome has written nothing that is to be looked for later.
     async fn may_be_told(&self, record: &Record) -> Result<(), StoreError> {
         match record.summary().phase {
             Phase::InFlight | Phase::Unknown => Ok(()),
             Phase::Completed | Phase::Unreplayable => match self.primary.commits.first_has_ended(self.deadline).await {
                 true => Ok(()),
-                false => Err(StoreError::Uncertain(UNCONFIRMED.into())),
+                false => Err(StoreError::Refused(UNCONFIRMED.into())),
             },
         }
     }

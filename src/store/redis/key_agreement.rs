@@ -108,7 +108,14 @@ impl KeyAgreement {
             Agreement::Agreed(key) if has_failed && seen.is_rewritten => Agreement::Founded(key),
             agreement => agreement,
         };
-        let of_key = agreement.settle(seen).map_err(|why| refusal(why, &name))?;
+        let of_key = match agreement.settle(seen) {
+            Ok(of_key) => of_key,
+            Err(why) => {
+                // Nothing is written by this look.
+                self.has_failed = has_failed;
+                return Err(refusal(why, &name));
+            }
+        };
         if of_key.replaces {
             digest_key::report_replaced(&name);
             let put = connected.put(&name, &note, FOREVER, deadline).await;
@@ -142,7 +149,7 @@ impl KeyAgreement {
     /// Whether the store's note is younger than the last look at it: the store has lost it, and it was written again.
     fn is_rewritten(&self, left: Option<Duration>, begun: Instant) -> bool {
         let (Some(seen), Some(left)) = (self.seen, left) else { return false };
-        FOREVER.saturating_sub(left) + ROUNDING < begun.saturating_duration_since(seen)
+        FOREVER.abs_diff(left) + ROUNDING < begun.saturating_duration_since(seen)
     }
 
     /// Reads the store's digest key without changing it.
@@ -197,9 +204,10 @@ fn refusal(why: NoteRefusal, name: &str) -> ConnectError {
     }
 }
 
-/// Whether a note is new, derived from its remaining time to live.
+/// Whether a note is new, derived from its remaining time to live. Where the server's clock was set back, that is longer than
+/// at the start.
 fn is_young(left: Option<Duration>) -> bool {
-    left.is_some_and(|left| FOREVER.saturating_sub(left) < SETTLING)
+    left.is_some_and(|left| FOREVER.abs_diff(left) < SETTLING)
 }
 
 /// Writes the note if there is none, and otherwise reads it. Its remaining time to live tells its age.

@@ -178,6 +178,8 @@ async fn a_late_answer_of_the_attempt_meets_what_was_found() {
             until("it is found", async || is_final(&other.ask(&order(&format!("k{key}"))).await)).await;
         }
         owner.signal(Signal::CONT);
+        // A call that was on its way when it was stopped may have cost it the connection.
+        until("it has its store again", async || owner.metric("onlyonce_store_up").await > 0.0).await;
         gate.open();
         for (key, mut first) in firsts.into_iter().enumerate() {
             let late = first.response().await;

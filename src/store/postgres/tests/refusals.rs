@@ -194,7 +194,7 @@ async fn a_role_with_too_few_connections_is_told_how_many_are_needed() {
     server.sql("ALTER ROLE sidecar CONNECTION LIMIT 6");
     until("claims are made", async || store.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
     let primary = store.shared.link.state().expect("a primary");
-    assert!(primary.commits.first_has_ended(Instant::now() + PATIENCE).await);
+    until("a commit ends", async || primary.commits.first_has_ended(Instant::now() + PATIENCE).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
