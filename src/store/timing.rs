@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A slow server must not count as out of reach: this allows five round trips of one second each.
 const LEAST_CONNECT: Duration = Duration::from_secs(5);
-const LONGEST_CONNECT: Duration = Duration::from_secs(15);
+pub(in crate::store) const LONGEST_CONNECT: Duration = Duration::from_secs(15);
 
 /// The time limit for a connect with the examination, and for each ping. It covers a few successive round trips. `timeout` is
 /// the time limit of a call.

@@ -163,7 +163,7 @@ impl ProbeEntries {
         let about = about.map_or_else(OnceLock::new, OnceLock::from);
         let entry = Arc::new(ProbeEntry { about, status, hurry: Notify::new(), replaced: Notify::new() });
         if let Some(replaced) = entries.insert(name.clone(), Arc::clone(&entry)) {
-            // It is not to keep the lock from the new one.
+            // It asks no more.
             replaced.replaced.notify_one();
         }
         Some((entry, Some(permit)))

@@ -47,7 +47,7 @@ pub enum NextAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAsked {
     /// Values of the first request are needed, and the record does not have them.
-    #[error("what to ask for is not kept with the record (store.encryption_keys)")]
+    #[error("what to ask for is not kept with the record (store.encryption_keys; 4 KiB at most)")]
     NotKept,
     /// The backend may go by the host, and the record does not have that of the first request.
     #[error(
@@ -67,7 +67,7 @@ pub enum NotAsked {
     #[error("the route's probe has no credential of its own (probe.authorization)")]
     NoCredential,
     /// One sidecar at a time asks about a record, and keeps to its pauses.
-    #[error("another sidecar is asking about this record, or is about to ask again")]
+    #[error("another sidecar is asking about this record")]
     AnotherAsks,
     /// The store did not answer.
     #[error("the store did not answer")]

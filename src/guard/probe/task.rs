@@ -12,8 +12,8 @@ use super::super::limit::Permit;
 use super::super::{Guard, NotChanged};
 use super::lock::ProbeLock;
 use super::{
-    Inconclusive, LONGEST_PAUSE, NotAsked, ProbeEntry, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeStage,
-    ProbedAttempt, ProbedBy,
+    LONGEST_PAUSE, NotAsked, ProbeEntry, ProbeHost, ProbeOutcome, ProbePlan, ProbeReading, ProbeStage, ProbedAttempt,
+    ProbedBy,
 };
 use crate::clock;
 use crate::fail_point::{self, Step};
@@ -43,8 +43,6 @@ struct Pause {
     at_most: Duration,
     /// Also where nobody waits for it by then. Else this is left to the next repeat.
     asks_when_due: bool,
-    /// Keeps the others from asking, too.
-    keeps_lock: bool,
 }
 
 /// The tries of a run so far.
@@ -83,31 +81,23 @@ const TRIES: u32 = 12;
 impl ProbeTask {
     /// Asks until the outcome is known, or nothing more is to be expected.
     pub(super) async fn go_on(self) {
-        let store = &*self.guard.store;
-        let mut lock = ProbeLock::new(&self.name);
         let (mut progress, mut tries) = (ProbeProgress::default(), Tries::default());
         loop {
-            let outcome = self.look(&mut lock, &mut progress).await;
+            let outcome = self.look(&mut progress).await;
             if let Some(result) = outcome.result() {
                 self.guard.metrics.probe(&self.name.route, result);
             }
             self.log(&outcome);
             let Some(pause) = self.pause_after(&outcome, &progress, &mut tries) else {
-                // Before it is told, so that whoever comes then begins anew, and is not in the way of itself.
-                lock.release(store).await;
+                // Before it is told, so that whoever comes then begins anew.
                 self.guard.probes.remove(&self.name, &self.entry);
                 return self.entry.tell(outcome, ProbeStage::Over);
             };
             self.entry.tell(outcome, ProbeStage::Pausing(Instant::now() + pause.at_least));
-            if pause.keeps_lock {
-                lock.keep(store, pause.at_most.min(LONGEST_PAUSE)).await;
-            } else {
-                lock.release(store).await;
-            }
             match self.wait(&pause).await {
                 Woken::Wanted => self.entry.asks(),
                 Woken::Due if pause.asks_when_due => self.entry.asks(),
-                Woken::Due | Woken::Stops => return lock.release(store).await,
+                Woken::Due | Woken::Stops => return,
             }
         }
     }
@@ -118,37 +108,19 @@ impl ProbeTask {
         // by themselves all the same.
         let goes_on = self.plan.by == ProbedBy::Owner || *progress != ProbeProgress::NothingYet;
         match outcome {
-            ProbeOutcome::Absent(again_in) => Some(Pause {
-                at_least: self.pause(0).min(*again_in),
-                at_most: *again_in,
-                asks_when_due: true,
-                keeps_lock: true,
-            }),
-            ProbeOutcome::Inconclusive(why) => {
-                let pause = self.pause_in_vain(tries)?;
-                // Another sidecar may reach the backend where this one does not.
-                let is_answered = match why {
-                    Inconclusive::Unanswered | Inconclusive::TimedOut | Inconclusive::Unsent => false,
-                    Inconclusive::TooLong
-                    | Inconclusive::BrokenOff
-                    | Inconclusive::Redirect(_)
-                    | Inconclusive::Status(_)
-                    | Inconclusive::Witness(_)
-                    | Inconclusive::Json(_)
-                    | Inconclusive::Cached
-                    | Inconclusive::Both => true,
-                };
-                Some(Pause { at_least: pause, at_most: pause, asks_when_due: true, keeps_lock: is_answered })
+            ProbeOutcome::Absent(again_in) => {
+                Some(Pause { at_least: self.pause(0).min(*again_in), at_most: *again_in, asks_when_due: true })
             }
-            ProbeOutcome::NotAsked(NotAsked::Store) => {
-                let pause = self.pause_in_vain(tries)?;
-                Some(Pause { at_least: pause, at_most: pause, asks_when_due: true, keeps_lock: true })
+            ProbeOutcome::Inconclusive(_) | ProbeOutcome::NotAsked(NotAsked::Store) => {
+                tries.in_vain += 1;
+                let pause = self.pause(tries.in_vain);
+                (tries.in_vain < TRIES).then_some(Pause { at_least: pause, at_most: pause, asks_when_due: true })
             }
             ProbeOutcome::NotAsked(NotAsked::AnotherAsks) => {
                 // It is no try of this one. What goes on does so for as long as the record is unknown.
                 tries.refused += 1;
-                let pause = self.pause(tries.refused);
-                Some(Pause { at_least: pause, at_most: pause, asks_when_due: goes_on, keeps_lock: false })
+                let pause = self.pause(tries.refused).max(SHORTEST_PAUSE);
+                Some(Pause { at_least: pause, at_most: pause, asks_when_due: goes_on })
             }
             ProbeOutcome::NotAsked(
                 NotAsked::NotKept
@@ -188,12 +160,6 @@ impl ProbeTask {
         }
     }
 
-    /// The pause after one more in vain, unless it was the last try.
-    fn pause_in_vain(&self, tries: &mut Tries) -> Option<Duration> {
-        tries.in_vain += 1;
-        (tries.in_vain < TRIES).then(|| self.pause(tries.in_vain))
-    }
-
     /// The pause after so many answers in vain.
     fn pause(&self, in_vain: u32) -> Duration {
         let first = self.plan.probe.after.min(SHORTEST_PAUSE);
@@ -201,17 +167,21 @@ impl ProbeTask {
     }
 
     /// One question, if it is this run's turn.
-    async fn look(&self, lock: &mut ProbeLock, progress: &mut ProbeProgress) -> ProbeOutcome {
-        let store = &*self.guard.store;
+    async fn look(&self, progress: &mut ProbeProgress) -> ProbeOutcome {
         // Whoever has nothing to ask, or cannot, takes no lock.
         if let Err(outcome) = self.read().await {
             return outcome;
         }
-        match lock.take(store, self.plan.probe.timeout).await {
+        let store = &*self.guard.store;
+        let lock = ProbeLock::new(&self.name, self.plan.probe.timeout);
+        let outcome = match lock.take(store).await {
             Ok(true) => self.ask(progress).await,
-            Ok(false) => ProbeOutcome::NotAsked(NotAsked::AnotherAsks),
+            Ok(false) => return ProbeOutcome::NotAsked(NotAsked::AnotherAsks),
             Err(error) => ProbeOutcome::NotAsked(self.failed(&error)),
-        }
+        };
+        // Before the outcome is told, so that whoever comes then is not in the way of itself.
+        lock.release(store).await;
+        outcome
     }
 
     /// Reads the record, and makes the question.

@@ -280,6 +280,21 @@ async fn nobody_gets_the_answer_to_another_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_the_answer_to_another_attempt_is_not_stored_is_no_answer_to_this_one() {
+    let (scene, operation, end) = (Scene::new(), operation(1, HOLD), Arc::new(Notify::new()));
+    let ended = run_until(scene.own(&operation).await, &end, answer(StatusCode::CREATED, "mine"));
+    // The store loses the record, and another sidecar runs the request again.
+    let token = scene.held(&operation).await.expect("a record").record.claim.token;
+    scene.store.store.release(&operation.name, token).await.expect("the store answers");
+    let SendOutcome::Answered(theirs) = created() else { unreachable!("it is an answer") };
+    let oversized = SendOutcome::Answered(ReceivedResponse { rest: BodyRemainder::Oversized(()), ..theirs });
+    run(scene.own_elsewhere(&operation).await, oversized).await.expect("an end");
+    end.notify_one();
+    assert_eq!(body(&ended.await.expect("an end")), b"mine");
+    assert!(matches!(scene.repeat(&operation).await, Verdict::AlreadyCompleted(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_writes_the_outcome_stays_the_owner_however_long_that_takes() {
     for on_unknown in [HOLD, UnknownPolicy::Retry] {
         let (scene, operation) = (Scene::new(), operation(1, on_unknown));

@@ -344,12 +344,13 @@ fn slow(scene: &Scene, takes: Duration, answer: &ProbeReading) -> (Arc<[AtomicU3
     (counts, plans)
 }
 
-/// Ten repeats come to each sidecar at once: the backend is asked by one of them, as often as one alone would ask.
+/// Ten repeats come to each sidecar at once: the backend has never two questions, and each sidecar keeps its pauses.
 #[tokio::test(start_paused = true)]
 async fn of_all_sidecars_one_at_a_time_asks_about_a_record() {
     for answer in [ProbeReading::Absent, ProbeReading::Inconclusive(Inconclusive::Status(500))] {
         let alone = asked_by(1, &answer).await;
-        assert_eq!(asked_by(2, &answer).await, alone, "{answer:?}");
+        let by_two = asked_by(2, &answer).await;
+        assert!((alone..=2 * alone).contains(&by_two), "{answer:?}: {by_two} and {alone}");
     }
 }
 
@@ -382,8 +383,8 @@ async fn who_dies_while_it_asks_is_not_long_in_the_way_of_others() {
     let operation = operation(1, HOLD);
     run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
     let timeout = scene.rule.probe.as_ref().expect("a probe").timeout;
-    let mut lock = ProbeLock::new(&operation.name);
-    assert!(lock.take(&*scene.store, timeout).await.expect("the store answers"));
+    let lock = ProbeLock::new(&operation.name, timeout);
+    assert!(lock.take(&*scene.store).await.expect("the store answers"));
     let (hosts, ask) = backend(|_| now(found()));
     let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
     let begun = tokio::time::Instant::now();
@@ -395,57 +396,20 @@ async fn who_dies_while_it_asks_is_not_long_in_the_way_of_others() {
     assert_eq!(count(&hosts), 1);
 }
 
-/// A backend that is down leaves many records to ask about: the lock of each is written twice for a question at most, and
-/// not all the time.
+/// A sidecar whose answers tell nothing, as it is cut off from the backend or has an old credential, keeps nobody from asking.
 #[tokio::test(start_paused = true)]
-async fn the_lock_costs_the_store_two_writes_for_a_question() {
-    const MANY: usize = 1000;
-    for answer in [ProbeReading::Absent, ProbeReading::Inconclusive(Inconclusive::Unanswered)] {
-        let scene = Scene::with_route(AN_HOUR);
-        let operation = operation(1, HOLD);
-        run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
-        scene.store.renewals.next([Fault::Slow(Duration::ZERO); MANY]);
-        let (hosts, ask) = backend(move |_| now(answer.clone()));
-        let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
-        scene.guard.probe_by_hand(&operation.name, &plan).await;
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        let written = MANY - scene.store.renewals.left();
-        assert!((1..=2 * count(&hosts)).contains(&written), "{written} for {} questions", count(&hosts));
-    }
-}
-
-/// Who dies in a pause is in the way until that is over, and a minute at most.
-#[tokio::test(start_paused = true)]
-async fn who_dies_between_two_questions_is_in_the_way_for_a_minute_at_most() {
-    let scene = Scene::with_route(PROBE);
-    let operation = operation(1, HOLD);
-    run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
-    let mut lock = ProbeLock::new(&operation.name);
-    assert!(lock.take(&*scene.store, Duration::from_secs(2)).await.expect("the store answers"));
-    lock.keep(&*scene.store, Duration::from_secs(60)).await;
-    let (hosts, ask) = backend(|_| now(found()));
-    let plan = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
-    let begun = tokio::time::Instant::now();
-    until_final(&scene, &operation, &plan).await;
-    let took = begun.elapsed().as_secs();
-    assert!((60..=125).contains(&took), "{took} s");
-    assert_eq!(count(&hosts), 1);
-}
-
-/// A sidecar that does not reach the backend does not keep those from asking that do.
-#[tokio::test(start_paused = true)]
-async fn who_gets_no_answer_leaves_the_next_question_to_others() {
-    for why in [Inconclusive::Unsent, Inconclusive::Unanswered, Inconclusive::TimedOut] {
+async fn who_learns_nothing_leaves_the_next_question_to_others() {
+    for why in [Inconclusive::Unsent, Inconclusive::TimedOut, Inconclusive::Status(401)] {
         let scene = Scene::with_route(PROBE);
         let operation = operation(1, HOLD);
         run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
         let (_, ask) = backend(move |_| now(ProbeReading::Inconclusive(why)));
-        let cut_off = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
-        let came = scene.guard.probe_by_hand(&operation.name, &cut_off).await;
+        let in_vain = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+        let came = scene.guard.probe_by_hand(&operation.name, &in_vain).await;
         assert_eq!(came, NextAnswer::Came(ProbeOutcome::Inconclusive(why)));
         let (hosts, ask) = backend(|_| now(found()));
-        let reaches = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
-        let found = scene.sibling().probe_by_hand(&operation.name, &reaches).await;
+        let learns = plan(&scene, ProbedBy::Another, ProbeHost::Known(None), ask);
+        let found = scene.sibling().probe_by_hand(&operation.name, &learns).await;
         assert_eq!(
             (found, count(&hosts)),
             (NextAnswer::Came(ProbeOutcome::Completed(StatusCode::CREATED)), 1),
@@ -470,7 +434,7 @@ async fn who_is_refused_between_two_absences_keeps_the_first() {
     let operation = operation(1, HOLD);
     run(scene.own(&operation).await, SendOutcome::Unknown(LostReason::Broken)).await.expect("an end");
     let lock = operation.name.probe_lock();
-    let other = Arc::new(tokio::sync::Mutex::new(ProbeLock::new(&operation.name)));
+    let other = Arc::new(ProbeLock::new(&operation.name, Duration::from_secs(60)));
     let (store, name, takes) = (Arc::clone(&scene.store), lock.clone(), Arc::clone(&other));
     let (hosts, ask) = backend(move |count| {
         let (store, name, takes) = (Arc::clone(&store), name.clone(), Arc::clone(&takes));
@@ -478,7 +442,7 @@ async fn who_is_refused_between_two_absences_keeps_the_first() {
             if count == 1 {
                 let held = store.find(&name).await.expect("the store answers").expect("a lock");
                 store.release(&name, held.record.claim.token).await.expect("the store answers");
-                assert!(takes.lock().await.take(&*store, Duration::from_secs(60)).await.expect("the store answers"));
+                assert!(takes.take(&*store).await.expect("the store answers"));
             }
             ProbeReading::Absent
         })
@@ -497,7 +461,7 @@ async fn who_is_refused_between_two_absences_keeps_the_first() {
         }
     }
     assert_eq!((count(&hosts), phase(&scene, &operation).await), (1, Some(Phase::Unknown)), "another has the lock");
-    other.lock().await.release(&*scene.store).await;
+    other.release(&*scene.store).await;
     over(&scene, &operation).await;
     assert_eq!((count(&hosts), phase(&scene, &operation).await), (2, None), "the second one frees the key");
     assert_eq!(scene.store.find(&lock).await.expect("the store answers"), None);

@@ -14,6 +14,7 @@ use crate::clock::since_boot;
 use crate::key::DigestKey;
 use crate::store::digest_key::{self, Agreement, DigestKeyNote, NoteRefusal, NoteSighting, SETTLING, Settling, Wanted};
 use crate::store::store_state::StoreState;
+use crate::store::timing::LONGEST_CONNECT;
 
 /// Ensures that this process claims only while the store has the same digest key.
 pub(super) struct DigestKeyAgreement {
@@ -37,8 +38,8 @@ struct NoteRow {
 }
 
 /// A note of this age is young: others may have seen it for less than [`SETTLING`], as it is written before its commit, and
-/// that may have waited for a standby.
-const YOUNG: Duration = Duration::from_secs(8);
+/// that may have waited for a standby for as long as a connect may take.
+const YOUNG: Duration = SETTLING.saturating_add(LONGEST_CONNECT);
 
 const FIND: &str = "SELECT value, noted_at, noted_at > clock_timestamp() - $2::float8 * interval '1 second'
                     FROM onlyonce.notes WHERE name = $1";

@@ -109,9 +109,8 @@ impl PostgresCall<'_> {
         let Some(seen) = seen else { return Err(StoreError::Refused(NO_COMMITS.into())) };
         match transitions::claim(Some(self.held(&seen).await?), claim) {
             ClaimTransition::Refuse(held) => Ok(Claimed::Refused(held)),
-            ClaimTransition::AlreadyMine(_) | ClaimTransition::Write(_) => {
-                Err(StoreError::Uncertain(NO_COMMITS.into()))
-            }
+            ClaimTransition::AlreadyMine(_) => Err(StoreError::Uncertain(NO_COMMITS.into())),
+            ClaimTransition::Write(_) => Err(StoreError::Refused(NO_COMMITS.into())),
         }
     }
 

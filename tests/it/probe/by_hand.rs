@@ -55,7 +55,7 @@ async fn an_operator_is_told_why_the_backend_is_not_asked() {
     for (keys, why) in [
         ("", "its route has no [route.probe]"),
         (&search(""), "the route's probe has no credential of its own (probe.authorization)"),
-        (&values, "what to ask for is not kept with the record (store.encryption_keys)"),
+        (&values, "what to ask for is not kept with the record (store.encryption_keys; 4 KiB at most)"),
     ] {
         let (store, backend) = (Store::embedded(), losing([]).await);
         let setup = Setup::new(&backend.url()).store(&store);
