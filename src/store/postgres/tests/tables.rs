@@ -1,8 +1,12 @@
 //! What is in the tables, and who owns a name.
 
 use super::*;
+use crate::record::codec;
 use crate::record::{Reply, Settlement};
 use crate::store::StoredBody;
+use crate::store::postgres::call;
+use crate::store::postgres::dial::PostgresDialer;
+use crate::store::postgres::session::Session;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
@@ -10,6 +14,46 @@ pub(super) fn large(claim: &Claim, length: usize) -> SettledRecord {
     let body = vec![Bytes::from(vec![b'x'; length])].into();
     let reply = Reply { status: StatusCode::CREATED, headers: HeaderMap::new(), body, trailers: HeaderMap::new() };
     SettledRecord::new(claim.clone(), &Settlement::Completed(reply.into()), 5)
+}
+
+/// They differ in how long the name is to be kept: a constraint that had the time in it would let all of them in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fifty_sessions_that_claim_a_name_at_once_one_owns_it() {
+    let server = PostgresServer::start();
+    server.sql(SCHEMA);
+    let dialer = PostgresDialer::new(&address(&server, "postgres"));
+    let mut sessions = Vec::new();
+    for _ in 0..50 {
+        let session = Session::open(&dialer, &dialer.servers()[0], "test", None).await.expect("a session");
+        session.prepare().await.expect("the statements");
+        sessions.push(Arc::new(session));
+    }
+    for _ in 0..20 {
+        let name = format!("onlyonce:{}", name());
+        let begin = Arc::new(tokio::sync::Barrier::new(sessions.len()));
+        let claims = sessions.iter().zip(1..).map(|(session, token)| {
+            let (session, begin, name) = (Arc::clone(session), Arc::clone(&begin), name.clone());
+            tokio::spawn(async move {
+                let terms = Terms { retention: HOUR * token.into(), ..RETRY };
+                let claim = codec::encode_claim(&claim(token, terms));
+                begin.wait().await;
+                let lives = call::millis(terms.retention);
+                let deadline = Instant::now() + PATIENCE;
+                let rows = session.ask(|all| &all.claim, &[&name, &claim, &lives], deadline).await.expect("an answer");
+                // The first column is empty for the owner, and there is no row for one who came too late to see it.
+                rows.first().is_some_and(|row| row.get::<_, Option<&[u8]>>(0).is_none()).then_some(claim)
+            })
+        });
+        let mut owners = Vec::new();
+        for claimed in claims.collect::<Vec<_>>() {
+            owners.extend(claimed.await.expect("no panic"));
+        }
+        let [owner] = &owners[..] else { panic!("{} owners", owners.len()) };
+        let kept = "SELECT record FROM onlyonce.records WHERE name = $1";
+        let kept = sessions[0].client().query(kept, &[&name]).await.expect("an answer");
+        let kept: Vec<Vec<u8>> = kept.iter().map(|row| row.get(0)).collect();
+        assert_eq!(kept, [&owner[..]]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,8 +67,7 @@ async fn a_name_has_one_owner_and_what_is_expired_is_swept() {
     until("claims may be made", async || one.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
     until("claims may be made", async || other.claim(&name(), &claim(1, RETRY)).await.is_ok()).await;
 
-    // 50 sessions that want one name, and differ in how long it is to be kept: a constraint that had the time in it would let
-    // all of them in.
+    // 50 calls at once that want one name, over the sessions of both.
     for _ in 0..10 {
         let name = name();
         let claims = (1..=50).map(|token| {
