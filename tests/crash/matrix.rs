@@ -36,6 +36,7 @@ const BACKEND: (Victim, &str) = (Victim::Backend, "the backend is killed");
 const REDIS: (Victim, &str) = (Victim::Store, "Redis is killed");
 const REDIS_FOR_LONG: (Victim, &str) = (Victim::StoreForLong, "Redis is away for longer than the lease");
 const POSTGRES: (Victim, &str) = (Victim::Store, "PostgreSQL is killed");
+const POSTGRES_FOR_LONG: (Victim, &str) = (Victim::StoreForLong, "PostgreSQL is away for longer than the lease");
 const CLIENT: (Victim, &str) = (Victim::Client, "the client resets its connection");
 const STREAM: (Victim, &str) = (Victim::Stream, "the client resets its stream (HTTP/2)");
 const STALLED: (Victim, &str) = (Victim::Stalled, "the client reads nothing of the answer (HTTP/2)");
@@ -52,7 +53,7 @@ const PROBERS: [(Prober, Blow, StoreKind, &str); 7] = [
     (Prober::Another, Blow::Frozen, StoreKind::Postgres, "PostgreSQL: another asks for a killed owner, and freezes"),
 ];
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     Table {
         title: "on_unknown = \"hold\"",
         steps: &STEPS,
@@ -71,12 +72,21 @@ const TABLES: [Table; 9] = [
     Table {
         title: "on_unknown = \"hold\"; records in PostgreSQL",
         steps: &STEPS,
-        columns: Columns::Victims(Mode::Hold, StoreKind::Postgres, &[OWNER, FROZEN_OWNER, BACKEND, POSTGRES]),
+        columns: Columns::Victims(
+            Mode::Hold,
+            StoreKind::Postgres,
+            &[OWNER, FROZEN_OWNER, BACKEND, POSTGRES, POSTGRES_FOR_LONG],
+        ),
     },
     Table {
         title: "on_unknown = \"retry\"; records in PostgreSQL",
         steps: &STEPS,
         columns: Columns::Victims(Mode::Retry, StoreKind::Postgres, &[OWNER, FROZEN_OWNER]),
+    },
+    Table {
+        title: "on_unknown = \"hold\"; all processes live; records in PostgreSQL",
+        steps: &STEPS,
+        columns: Columns::Victims(Mode::Hold, StoreKind::Postgres, &[CLIENT, DRAINED]),
     },
     Table {
         title: "on_unknown = \"hold\"; work panics",
