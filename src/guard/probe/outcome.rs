@@ -66,7 +66,7 @@ pub enum NotAsked {
     /// Only the owner may ask, with the credentials of its client.
     #[error("the route's probe has no credential of its own (probe.authorization)")]
     NoCredential,
-    /// One sidecar at a time asks about a record, and keeps to its pauses.
+    /// One sidecar at a time asks about a record.
     #[error("another sidecar is asking about this record")]
     AnotherAsks,
     /// The store did not answer.

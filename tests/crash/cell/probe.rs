@@ -36,8 +36,7 @@ pub enum Blow {
     Frozen,
 }
 
-/// The steps of a probe. At the first two, whoever asks holds the lock of the record: struck, it is in the way of others until
-/// that ends.
+/// The steps of a probe. Whoever asks holds the lock of the record: struck, it is in the way of others until that ends.
 pub const PROBE_STEPS: [Step; 3] =
     [Step::Sidecar("before-probe"), Step::Sidecar("before-probe-exchange"), Step::Sidecar("after-probe-exchange")];
 
